@@ -1,0 +1,1 @@
+//! The log's bytes: docs/format.md in code.

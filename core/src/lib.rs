@@ -1,0 +1,20 @@
+//! The pure part of mezzo: what a record says, how it is written down, and what it means for a tree.
+//!
+//! Nothing here does I/O or reads a clock. Everything that decides takes its facts as arguments.
+
+pub mod attributes;
+pub mod codec;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod record;
+pub mod time;
+pub mod tree;
+pub mod who;
+
+pub use attributes::{Attributes, Data, Device, Digest, Kind, State, Xattr};
+pub use id::{DataVersion, ObjectId, Origin, Recno, ReplicaId};
+pub use name::{Name, Place};
+pub use record::{Change, Record};
+pub use time::Time;
+pub use who::Who;
