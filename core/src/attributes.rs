@@ -1,7 +1,8 @@
 //! Everything that is known of an object apart from its names.
 
+use crate::acl;
 use crate::id::DataVersion;
-use crate::time::Time;
+use crate::time::{Step, Time};
 
 /// What sort of object it is; an object never changes its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +90,53 @@ pub struct State {
     pub xattrs: Vec<Xattr>,
     /// The data of a regular file; `None` for everything else.
     pub data: Option<Data>,
+}
+
+impl Step<Attributes> {
+    /// What attributes become that are `now`: what the change left alone stays as it is, for somebody may have changed it
+    /// elsewhere. Names are counted by who has them.
+    pub fn onto(&self, now: &Attributes) -> Attributes {
+        let Step { before, after } = self;
+        fn step<T: PartialEq>(before: T, after: T, now: T) -> T {
+            if before == after { now } else { after }
+        }
+        Attributes {
+            kind: now.kind,
+            mode: step(before.mode, after.mode, now.mode),
+            uid: step(before.uid, after.uid, now.uid),
+            gid: step(before.gid, after.gid, now.gid),
+            size: step(before.size, after.size, now.size),
+            links: now.links,
+            device: now.device,
+            atime: step(before.atime, after.atime, now.atime),
+            mtime: Step::new(before.mtime, after.mtime).onto(now.mtime),
+            ctime: Step::new(before.ctime, after.ctime).onto(now.ctime),
+        }
+    }
+}
+
+impl State {
+    /// Takes attributes over. Where the permission bits change, the object's own ACL follows them.
+    pub fn set_attributes(&mut self, after: Attributes) {
+        let moved = (self.attributes.mode ^ after.mode) & 0o777 != 0;
+        self.attributes = after;
+        if moved && let Ok(at) = self.xattrs.binary_search_by(|xattr| (*xattr.name).cmp(acl::ACCESS)) {
+            acl::follow_mode(&mut self.xattrs[at].value, after.mode);
+        }
+    }
+
+    /// Sets or removes an extended attribute.
+    pub fn set_xattr(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let found = self.xattrs.binary_search_by(|xattr| (*xattr.name).cmp(name));
+        match (found, value) {
+            (Ok(at), Some(value)) => self.xattrs[at].value = value.into(),
+            (Ok(at), None) => drop(self.xattrs.remove(at)),
+            (Err(at), Some(value)) => {
+                self.xattrs.insert(at, Xattr { name: name.into(), value: value.into() });
+            }
+            (Err(_), None) => {}
+        }
+    }
 }
 
 impl Kind {

@@ -32,9 +32,9 @@ impl Recno {
     /// No record.
     pub const NONE: Recno = Recno(0);
 
-    /// The number after this one.
+    /// The number after this one; the last number there is has none, and is its own.
     pub fn next(self) -> Recno {
-        Recno(self.0 + 1)
+        Recno(self.0.saturating_add(1))
     }
 }
 

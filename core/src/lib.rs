@@ -2,14 +2,18 @@
 //!
 //! Nothing here does I/O or reads a clock. Everything that decides takes its facts as arguments.
 
+pub mod acl;
 pub mod attributes;
 pub mod codec;
 pub mod id;
 pub mod limits;
 pub mod name;
+pub mod permission;
 pub mod record;
+pub mod reintegrate;
 pub mod time;
 pub mod tree;
+pub mod undo;
 pub mod who;
 
 pub use attributes::{Attributes, Data, Device, Digest, Kind, State, Xattr};

@@ -25,8 +25,16 @@ pub const GROUPS: usize = 65_536;
 /// Bytes of a program's or a session's name: `comm` has 15, a `mezzo run` may have more.
 pub const WHO_BYTES: usize = 64;
 
+/// Bytes of the reason that a disabled record is given, for people.
+pub const REASON_BYTES: usize = 4 << 10;
+
 /// Bytes of a whole record. Some hosts (xfs) hold extended attributes of many MiB in one inode; beyond this a record can't
 /// be written and the operation that would need it is refused.
 pub const RECORD_BYTES: usize = 16 << 20;
 
+/// Bytes whose checksums are made while a good record is looked for behind a bad one. Heads that somebody planted could each
+/// ask for those of a whole record, 64 bytes apart: hours for one segment. Damage has next to none.
+pub const SEARCH_BYTES: usize = 1 << 30;
+
+const _: () = assert!(SEARCH_BYTES >= 16 * RECORD_BYTES);
 const _: () = assert!(RECORD_BYTES > 4 * XATTR_VALUE_BYTES + 4 * PATH_BYTES + 4 * GROUPS);

@@ -48,6 +48,11 @@ impl Name {
         }
     }
 
+    /// The smallest name in the order of bytes.
+    pub fn first() -> Name {
+        Name([1].into())
+    }
+
     /// The name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

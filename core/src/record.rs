@@ -40,6 +40,10 @@ pub struct Removed {
 
 /// What a record changed. Paths are for people; ids and places say what is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "records are handled one at a time, and most are of the large kinds"
+)]
 pub enum Change {
     /// A new object, or one that was there when it was taken in. A file's data has this record's origin as version,
     /// unless the object is reinstated.
@@ -217,9 +221,27 @@ pub enum EpochCause {
     Taken = 2,
     /// The permit was stolen from a holder that could not be reached.
     Stolen = 3,
+    /// The replica was found to be a copy, or restored, and goes on under an id of its own.
+    Copied = 4,
 }
 
 impl Change {
+    /// The path that it is about, for people: where something came to stand, for a rename; `None` where it is about no
+    /// object's place.
+    pub fn path(&self) -> Option<&[u8]> {
+        match self {
+            Change::Make { path, .. }
+            | Change::Link { path, .. }
+            | Change::Remove { path, .. }
+            | Change::Setattr { path, .. }
+            | Change::Xattr { path, .. }
+            | Change::Close { path, .. } => Some(path),
+            Change::Rename { to_path, .. } => Some(to_path),
+            Change::UndoOf { change, .. } | Change::Amend { change, .. } => change.path(),
+            _ => None,
+        }
+    }
+
     /// The word for it that commands print and `log --kind` takes.
     pub fn kind(&self) -> &'static str {
         match self {

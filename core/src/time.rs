@@ -46,3 +46,26 @@ impl<T> Step<T> {
         Step { before: self.after, after: self.before }
     }
 }
+
+impl Step<Time> {
+    /// What a time becomes that is `now`: another change may have moved it meanwhile, and then the later one stays, in
+    /// whatever order the two come.
+    pub fn onto(&self, now: Time) -> Time {
+        match now {
+            now if self.before == self.after => now,
+            now if now == self.before => self.after,
+            now => now.max(self.after),
+        }
+    }
+}
+
+impl Step<Times> {
+    /// What the times of a directory become that are `now`.
+    pub fn onto(&self, now: Times) -> Times {
+        let Step { before, after } = self;
+        Times {
+            mtime: Step::new(before.mtime, after.mtime).onto(now.mtime),
+            ctime: Step::new(before.ctime, after.ctime).onto(now.ctime),
+        }
+    }
+}

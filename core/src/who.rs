@@ -17,3 +17,10 @@ pub struct Who {
     /// where not known.
     pub session: Box<[u8]>,
 }
+
+impl Who {
+    /// Whether the group is one of theirs.
+    pub fn is_in(&self, group: u32) -> bool {
+        self.gid == group || self.groups.contains(&group)
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command `mezzo`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mezzo::run()
+}

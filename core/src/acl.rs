@@ -1,0 +1,102 @@
+//! POSIX ACLs as the value of `system.posix_acl_access`, in the layout of Linux's `posix_acl_xattr.h`: a version of 4 bytes,
+//! then entries of 8 bytes: tag, permissions, and the id of a user or group.
+
+use crate::who::Who;
+
+/// The extended attribute that holds an object's own ACL.
+pub const ACCESS: &[u8] = b"system.posix_acl_access";
+
+const HEADER: usize = 4;
+const ENTRY: usize = 8;
+
+const USER_OBJ: u16 = 0x01;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
+
+/// Makes an ACL agree with the permission bits of a new mode, as Linux does in the same step (`posix_acl_chmod`): the owner's
+/// and the others' entries, and the mask or, where there is none, the group's.
+///
+/// What is no ACL stays as it is.
+pub fn follow_mode(acl: &mut [u8], mode: u16) {
+    let Some(entries) = acl.get_mut(HEADER..).filter(|entries| entries.len().is_multiple_of(ENTRY)) else {
+        return;
+    };
+    let tag = |entry: &[u8]| u16::from_le_bytes([entry[0], entry[1]]);
+    let has_mask = entries.chunks_exact(ENTRY).any(|entry| tag(entry) == MASK);
+    for entry in entries.chunks_exact_mut(ENTRY) {
+        let shift = match tag(entry) {
+            USER_OBJ => 6,
+            MASK => 3,
+            GROUP_OBJ if !has_mask => 3,
+            OTHER => 0,
+            _ => continue,
+        };
+        entry[2..4].copy_from_slice(&(mode >> shift & 0o7).to_le_bytes());
+    }
+}
+
+/// Who asks, and what an object's own ACL says of them: `None` where the bytes are no ACL. Owner, then named users, then groups,
+/// then others, as `posix_acl_permission` of Linux has it.
+pub fn permissions_of(acl: &[u8], owner: (u32, u32), who: &Who) -> Option<Vec<u16>> {
+    let entries = acl.get(HEADER..).filter(|entries| entries.len().is_multiple_of(ENTRY))?;
+    let entries = || {
+        entries.chunks_exact(ENTRY).map(|entry| {
+            let [tag, permissions] = [0, 2].map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]));
+            (tag, permissions, u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]))
+        })
+    };
+    let of = |wanted| entries().find(|(tag, ..)| *tag == wanted).map(|(_, permissions, _)| permissions);
+    let mask = of(MASK).unwrap_or(0o7);
+    if who.uid == owner.0 {
+        return of(USER_OBJ).map(|permissions| vec![permissions]);
+    }
+    if let Some((_, permissions, _)) = entries().find(|(tag, _, id)| *tag == USER && *id == who.uid) {
+        return Some(vec![permissions & mask]);
+    }
+    let groups: Vec<u16> = entries()
+        .filter(|(tag, _, id)| match *tag {
+            GROUP_OBJ => who.is_in(owner.1),
+            GROUP => who.is_in(*id),
+            _ => false,
+        })
+        .map(|(_, permissions, _)| permissions & mask)
+        .collect();
+    if groups.is_empty() { of(OTHER).map(|permissions| vec![permissions]) } else { Some(groups) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acl(entries: &[(u16, u16)]) -> Vec<u8> {
+        let mut bytes = 2u32.to_le_bytes().to_vec();
+        for (tag, permissions) in entries {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(permissions.to_le_bytes());
+            bytes.extend(u32::MAX.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn an_acl_follows_the_mode() {
+        let follows = |before: &[(u16, u16)], after: &[(u16, u16)]| {
+            let mut bytes = acl(before);
+            follow_mode(&mut bytes, 0o6420);
+            assert_eq!(bytes, acl(after));
+        };
+        follows(
+            &[(USER_OBJ, 7), (USER, 7), (GROUP_OBJ, 5), (MASK, 7), (OTHER, 4)],
+            &[(USER_OBJ, 4), (USER, 7), (GROUP_OBJ, 5), (MASK, 2), (OTHER, 0)],
+        );
+        follows(&[(USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 4)], &[(USER_OBJ, 4), (GROUP_OBJ, 2), (OTHER, 0)]);
+        for mut strange in [Vec::new(), vec![2], acl(&[(USER_OBJ, 7)])[..9].to_vec()] {
+            let before = strange.clone();
+            follow_mode(&mut strange, 0);
+            assert_eq!(strange, before);
+        }
+    }
+}

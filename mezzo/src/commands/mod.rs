@@ -1,0 +1,81 @@
+//! The commands, one file each.
+
+mod blame;
+mod diff;
+mod history;
+mod init;
+pub mod log;
+mod mount;
+mod redo;
+mod reintegrate;
+pub mod replay;
+mod restore;
+mod revert;
+mod show;
+mod status;
+mod undo;
+mod unmount;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::Ending;
+
+/// A command with its arguments.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a directory a fileset; files already there are taken in
+    Init(init::Arguments),
+    /// Mount a fileset: from now on every change is recorded
+    Mount(mount::Arguments),
+    /// Unmount a fileset
+    Unmount(unmount::Arguments),
+    /// Show what happened, newest first
+    Log(log::Arguments),
+    /// Show one record in full
+    Show(show::Arguments),
+    /// Show all that happened to one file or directory
+    History(history::Arguments),
+    /// Show which record brought each line of a file
+    Blame(blame::Arguments),
+    /// Show what is different between two records
+    Diff(diff::Arguments),
+    /// Take back what was done
+    Undo(undo::Arguments),
+    /// Do again what was taken back
+    Redo(redo::Arguments),
+    /// Take back some records, and leave what came after them
+    Revert(revert::Arguments),
+    /// Make something as it was, beside what is
+    Restore(restore::Arguments),
+    /// Take in what was recorded on another replica
+    Reintegrate(reintegrate::Arguments),
+    /// Build the tree that a log describes
+    Replay(replay::Arguments),
+    /// Check that tree and log agree
+    Verify(verify::Arguments),
+    /// Show how a fileset is
+    Status(status::Arguments),
+}
+
+/// Runs a command.
+pub fn run(command: Command) -> Ending {
+    match command {
+        Command::Init(arguments) => init::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments),
+        Command::Unmount(arguments) => unmount::run(arguments),
+        Command::Log(arguments) => log::run(arguments),
+        Command::Show(arguments) => show::run(arguments),
+        Command::History(arguments) => history::run(arguments),
+        Command::Blame(arguments) => blame::run(arguments),
+        Command::Diff(arguments) => diff::run(arguments),
+        Command::Undo(arguments) => undo::run(arguments),
+        Command::Redo(arguments) => redo::run(arguments),
+        Command::Revert(arguments) => revert::run(arguments),
+        Command::Restore(arguments) => restore::run(arguments),
+        Command::Reintegrate(arguments) => reintegrate::run(arguments),
+        Command::Replay(arguments) => replay::run(arguments),
+        Command::Verify(arguments) => verify::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+    }
+}

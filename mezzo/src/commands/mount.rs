@@ -1,0 +1,310 @@
+//! `mezzo mount`: a fileset is served, and every change recorded.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use mezzo_mount::{Access, Behind, Mount, Options};
+use mezzo_replica::fileset::{FilesetError, socket_path};
+use mezzo_replica::{Fileset, Replica};
+use parking_lot::Mutex;
+
+use rustix::io::Errno;
+
+use crate::behind::Below;
+use crate::comparison::{Comparison, Progress};
+use crate::control::{Client, Server, Status};
+use crate::{Ending, Failure, find};
+
+/// Arguments of `mezzo mount`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The fileset
+    directory: PathBuf,
+    /// Where it is mounted, if not over itself
+    mountpoint: Option<PathBuf>,
+    /// How requests come from the kernel: over io_uring where its setting allows it (auto), over io_uring in any case, which
+    /// switches the setting on for the whole machine (io-uring), or over /dev/fuse (device)
+    #[arg(long, default_value = "auto", value_enum)]
+    transport: Transport,
+    /// Do without the watch on the host's file system: what is changed behind the mount is found by comparing, at the start and
+    /// every ten minutes
+    #[arg(long)]
+    no_watch: bool,
+    /// Stay, and serve until it is unmounted
+    #[arg(long)]
+    foreground: bool,
+    /// Say so on this descriptor when ready, and serve
+    #[arg(long, hide = true, requires = "foreground")]
+    ready_fd: Option<i32>,
+}
+
+/// The words for [`mezzo_mount::Transport`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Transport {
+    Auto,
+    IoUring,
+    Device,
+}
+
+impl From<Transport> for mezzo_mount::Transport {
+    fn from(word: Transport) -> mezzo_mount::Transport {
+        match word {
+            Transport::Auto => mezzo_mount::Transport::Auto,
+            Transport::IoUring => mezzo_mount::Transport::IoUring,
+            Transport::Device => mezzo_mount::Transport::Device,
+        }
+    }
+}
+
+/// How many are told at the mount of those who can go past it.
+const NOTES: usize = 20;
+
+/// What the daemon tells when it serves; anything else is why it doesn't.
+const READY: &str = "ready\n";
+
+/// Runs it. Without `--foreground` it returns when the mount can be used.
+pub fn run(arguments: Arguments) -> Ending {
+    if arguments.foreground {
+        let ready = arguments.ready_fd.map(|fd| {
+            // SAFETY: `start_daemon` passed this descriptor on for this use alone.
+            std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) })
+        });
+        return serve(&arguments, ready);
+    }
+    start_daemon(&arguments)
+}
+
+/// Starts this program again in a session of its own, and waits until it is ready.
+fn start_daemon(arguments: &Arguments) -> Ending {
+    let (mut ready, told) = std::io::pipe()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("mount").arg("--foreground").arg("--ready-fd").arg(told.as_raw_fd().to_string());
+    if let Some(word) = arguments.transport.to_possible_value() {
+        command.arg("--transport").arg(word.get_name());
+    }
+    if arguments.no_watch {
+        command.arg("--no-watch");
+    }
+    command.arg("--").arg(std::path::absolute(&arguments.directory)?);
+    if let Some(mountpoint) = &arguments.mountpoint {
+        command.arg(std::path::absolute(mountpoint)?);
+    }
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: these calls are allowed between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::setsid();
+            // What the caller has open is not the daemon's: a file of the tree would never be closed.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            libc::fcntl(told.as_raw_fd(), libc::F_SETFD, 0);
+            Ok(())
+        });
+    }
+    let daemon = command.spawn()?;
+    // The daemon has the other end; this process's own would keep the pipe open.
+    drop(command);
+    let mut answer = String::new();
+    ready.read_to_string(&mut answer)?;
+    match answer.strip_suffix(READY) {
+        Some(notes) => {
+            eprint!("{notes}");
+            Ok(())
+        }
+        None if answer.is_empty() => {
+            Err(Failure::Failed(format!("the daemon, process {}, ended before it was ready", daemon.id())))
+        }
+        None => Err(Failure::Failed(answer.trim_end().to_owned())),
+    }
+}
+
+fn serve(arguments: &Arguments, ready: Option<std::fs::File>) -> Ending {
+    outlive_limits();
+    let started = start(arguments);
+    let (mount, server, replica, notes) = match (started, ready.as_ref()) {
+        (Ok(started), _) => started,
+        (Err(Failure::Failed(message)), Some(mut ready)) => {
+            ready.write_all(message.as_bytes())?;
+            return Err(Failure::Told);
+        }
+        (Err(failure), _) => return Err(failure),
+    };
+    match ready {
+        Some(mut ready) => {
+            log_to(&replica)?;
+            ready.write_all(format!("{notes}{READY}").as_bytes())?;
+        }
+        None => eprint!("{notes}"),
+    }
+    let behind = mount.behind().clone();
+    let comparison = Comparison::start(replica.clone(), server.1, move || behind.without().is_some());
+    let again = comparison.asking();
+    // It can't be asked any more once it has ended, with the mount.
+    let served = mount.run(move || {
+        let _ = again.send(());
+    });
+    comparison.stop().map_err(|_| Failure::Failed("the comparison of tree and log panicked".to_owned()))?;
+    drop(server.0);
+    // Threads that answer commands hold it too, and end with the process.
+    replica.close();
+    Ok(served?)
+}
+
+/// The limits of whoever starts it are not the daemon's: a log may be larger than any file of theirs. Where the limit can't be
+/// raised, a write beyond it is to fail and not to kill.
+fn outlive_limits() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let _ = setrlimit(Resource::Fsize, Rlimit { current: None, maximum: None });
+    // SAFETY: no handler is set, and no other thread runs yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+type Started = (Mount, (Server, Progress), Arc<Replica>, String);
+
+fn start(arguments: &Arguments) -> Result<Started, Failure> {
+    let directory = &arguments.directory;
+    let mountpoint = arguments.mountpoint.as_ref().unwrap_or(directory).clone();
+    clear_dead_mount(directory)?;
+    clear_dead_mount(&mountpoint)?;
+    refuse_twice(directory)?;
+    let mountpoint = place_of_mount(&mountpoint)?;
+    let mut fileset = Fileset::open(directory)?;
+    let socket = socket_path(fileset.config.replica);
+    // A daemon of this very directory, which may be about to end, has the lock: without it, whoever serves there is another's.
+    let lock = fileset.lock().map_err(|error| in_use(error.into(), directory))?;
+    fileset.has_twin = Client::connect(&socket).is_ok();
+    drop(lock);
+    let (replica, start) = Replica::open(fileset).map_err(|error| in_use(error, directory))?;
+    let replica = Arc::new(replica);
+    let below = Below::of(directory, replica.fileset().config.replica);
+    let how = Options { transport: arguments.transport.into(), no_watch: arguments.no_watch };
+    let mount = Mount::new(replica.clone(), &mountpoint, how)?;
+    let scan = Arc::new(Mutex::new("not begun".to_owned()));
+    let mut notes = start.notes();
+    let below =
+        below.map_err(|error| notes.push(format!("who can go past the mount is not known: {error}"))).ok();
+    let status = status(&replica, &mount, scan.clone(), below.clone());
+    // The id may be a new one.
+    let socket = socket_path(replica.fileset().config.replica);
+    let server = Server::start(&socket, replica.clone(), Box::new(mount.audience()), status)?;
+    // After the mount, so that nobody comes in between; it is not served yet, and not asked.
+    notes.extend(below.iter().flat_map(|below| at_most(below.find().notes())));
+    notes.extend(without(mount.access(), mount.behind()).iter().map(|without| format!("without {without}")));
+    let notes = notes.iter().map(|note| format!("mezzo: {note}\n")).collect();
+    Ok((mount, (server, scan), replica, notes))
+}
+
+/// Where it is to be mounted, which has to be a directory.
+fn place_of_mount(path: &Path) -> Result<PathBuf, Failure> {
+    let failed = |cause: &dyn std::fmt::Display| {
+        Failure::Failed(format!("could not mount on {}: {cause}", path.display()))
+    };
+    let place = path.canonicalize().map_err(|error| failed(&error))?;
+    if place.is_dir() { Ok(place) } else { Err(failed(&"it is not a directory")) }
+}
+
+/// Lines that people still read.
+fn at_most(mut notes: Vec<String>) -> Vec<String> {
+    let more = notes.len().saturating_sub(NOTES);
+    notes.truncate(NOTES);
+    if more > 0 {
+        notes.push(format!("and {more} more like these (mezzo status --json tells them)"));
+    }
+    notes
+}
+
+/// A mount whose daemon died answers nothing, and hides the directory.
+fn clear_dead_mount(path: &Path) -> Ending {
+    // What the kernel has cached, it tells of a dead mount too; it caches nothing of this.
+    match rustix::fs::statvfs(path) {
+        Err(Errno::NOTCONN | Errno::CONNABORTED) => {
+            eprintln!("mezzo: {} is mounted by a daemon that died; it is cleared", path.display());
+            Ok(mezzo_mount::unmount(path, true)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_twice(directory: &Path) -> Ending {
+    let path = std::path::absolute(directory)?;
+    match find::mounted_over(&path)? {
+        Some(mount) => Err(Failure::Failed(format!(
+            "could not mount {}: {} is a mounted fileset",
+            directory.display(),
+            mount.mountpoint.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn in_use(error: mezzo_replica::Error, directory: &Path) -> Failure {
+    match error {
+        mezzo_replica::Error::Fileset(FilesetError::InUse { holder, .. }) => Failure::Failed(format!(
+            "could not mount {}: process {holder} has the fileset open (mezzo status tells more)",
+            directory.display()
+        )),
+        error => Failure::Failed(format!("could not mount {}: {error}", directory.display())),
+    }
+}
+
+/// What the mount does without, in words for people.
+fn without(access: &Access, behind: &Behind) -> Vec<String> {
+    let mut without: Vec<String> = access.without.iter().map(|without| (*without).to_owned()).collect();
+    if let Some(reason) = behind.without() {
+        without.push(format!(
+            "a watch on the host's file system: what is changed behind the mount is found by comparing, every ten minutes \
+             ({reason})"
+        ));
+    }
+    without
+}
+
+fn status(
+    replica: &Arc<Replica>,
+    mount: &Mount,
+    scan: Progress,
+    below: Option<Below>,
+) -> impl Fn() -> Status + Send + Sync + 'static {
+    let replica = replica.clone();
+    let access = mount.access().clone();
+    let behind = mount.behind().clone();
+    move || {
+        let found = below.as_ref().map(Below::find).unwrap_or_default();
+        Status {
+            pid: std::process::id(),
+            last_recno: replica.last().0,
+            log_bytes: replica.log_bytes(),
+            objects: replica.index().objects(),
+            passthrough: access.passthrough,
+            io_uring: access.io_uring,
+            attic_bytes: replica.attic_size().0,
+            attic_files: replica.attic_size().1,
+            attic_by_ranges: replica.kept_by_ranges(),
+            open_for_writing: replica.open_for_writing() as u64,
+            lost_files: replica.index().lost(),
+            digests_waiting: replica.digests_waiting() as u64,
+            watch: behind.without().is_none(),
+            watch_records: behind.records(),
+            watch_missed: behind.missed(),
+            behind_processes: found.processes,
+            behind_mounts: found.showings,
+            submounts: found.submounts,
+            without: without(&access, &behind),
+            broken: replica.broken().map(str::to_owned),
+            trouble: replica.trouble(),
+            scan: scan.lock().clone(),
+        }
+    }
+}
+
+/// From here on, what the daemon has to say goes to `.mezzo/daemon.log`.
+fn log_to(replica: &Replica) -> Ending {
+    let path = replica.fileset().own_path("daemon.log");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    rustix::stdio::dup2_stderr(&file)?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `mezzo status`: how a fileset is.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use clap::Args;
+use mezzo_replica::fileset::Config;
+use mezzo_replica::log::Reader;
+use serde::Serialize;
+
+use crate::control::{Answer, Request, Status};
+use crate::find::Found;
+use crate::render::json;
+use crate::{Ending, Failure, find};
+
+/// Arguments of `mezzo status`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The fileset, or something in it
+    #[arg(default_value = ".")]
+    directory: PathBuf,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown, and the names of its fields as JSON.
+#[derive(Debug, Serialize)]
+struct Shown {
+    path: String,
+    id: String,
+    name: String,
+    replica: String,
+    /// Those that it was before it was found to be a copy.
+    earlier_replicas: Vec<Earlier>,
+    mounted: bool,
+    first_recno: u64,
+    /// As the log has it; the daemon's answer has it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_recno: Option<u64>,
+    #[serde(flatten)]
+    daemon: Option<Status>,
+}
+
+/// A replica whose log this was, and the last number that it gave.
+#[derive(Debug, Serialize)]
+struct Earlier {
+    replica: String,
+    last_recno: u64,
+}
+
+/// Runs it.
+pub fn run(arguments: Arguments) -> Ending {
+    let shown = gather(find::fileset(&arguments.directory)?)?;
+    if arguments.json {
+        println!("{}", json::one_line(&shown)?);
+    } else {
+        print(&shown);
+    }
+    Ok(())
+}
+
+fn gather(mut found: Found) -> Result<Shown, Failure> {
+    let config = Config::read(found.own.as_fd(), &found.path)?;
+    let reader = Reader::open(&found.own_path("kml"))?;
+    let daemon = match &mut found.daemon {
+        Some(client) => match client.ask(&Request::Status)?.0 {
+            Answer::Status(status) => Some(status),
+            other => return Err(Failure::Failed(format!("the daemon answered {other:?}"))),
+        },
+        None => None,
+    };
+    Ok(Shown {
+        path: mezzo_core::name::escape(std::os::unix::ffi::OsStrExt::as_bytes(found.path.as_os_str())),
+        id: config.id.to_string(),
+        name: config.name,
+        replica: config.replica.to_string(),
+        earlier_replicas: earlier(&reader)?,
+        mounted: daemon.is_some(),
+        first_recno: reader.first()?.0,
+        last_recno: if daemon.is_none() { Some(reader.last()?.0) } else { None },
+        daemon,
+    })
+}
+
+fn earlier(reader: &Reader) -> Result<Vec<Earlier>, Failure> {
+    let replicas = reader.replicas()?;
+    let ended = replicas.iter().skip(1).map(|(_, first)| first.0.saturating_sub(1));
+    let earlier = replicas.iter().zip(ended);
+    Ok(earlier
+        .map(|((replica, _), last_recno)| Earlier { replica: replica.to_string(), last_recno })
+        .collect())
+}
+
+fn print(shown: &Shown) {
+    let line = |name: &str, value: &dyn std::fmt::Display| println!("{:12} {value}", format!("{name}:"));
+    line("fileset", &format_args!("{} ({})", shown.name, shown.id));
+    line("directory", &shown.path);
+    line("replica", &shown.replica);
+    for Earlier { replica, last_recno } in &shown.earlier_replicas {
+        line("was", &format_args!("a copy of {replica} as it was at record {last_recno}"));
+    }
+    let last = shown.last_recno.or(shown.daemon.as_ref().map(|daemon| daemon.last_recno)).unwrap_or_default();
+    line("records", &format_args!("{} to {last}", shown.first_recno));
+    let Some(daemon) = &shown.daemon else {
+        line("mounted", &"no: changes are not recorded until it is, and then taken in");
+        return;
+    };
+    line("mounted", &format_args!("yes, by process {}", daemon.pid));
+    line("objects", &daemon.objects);
+    line("log", &format_args!("{} bytes", daemon.log_bytes));
+    line("data", &if daemon.passthrough { "passes through the kernel" } else { "goes through the daemon" });
+    line("requests", &if daemon.io_uring { "come over io_uring" } else { "come over /dev/fuse" });
+    let (bytes, files, ranges) = (daemon.attic_bytes, daemon.attic_files, daemon.attic_by_ranges);
+    line("attic", &format_args!("{bytes} bytes in {files} files, {ranges} of them kept by ranges"));
+    line("comparison", &daemon.scan);
+    if daemon.watch {
+        line("watch", &format_args!("{} records of what was changed behind the mount", daemon.watch_records));
+    }
+    if daemon.lost_files > 0 {
+        line("LOST", &format_args!("{} files lack data that was lost with the power", daemon.lost_files));
+    }
+    daemon.behind_processes.iter().for_each(|process| line("past it", &process.note()));
+    daemon.behind_mounts.iter().for_each(|mount| line("past it", &mount.note()));
+    daemon.submounts.iter().for_each(|submount| line("mounted in", &submount.note()));
+    daemon.without.iter().for_each(|without| line("without", without));
+    if let Some(trouble) = &daemon.trouble {
+        line("TROUBLE", &format_args!("nothing can be changed just now: {trouble}"));
+    }
+    if let Some(reason) = &daemon.broken {
+        line("BROKEN", &format_args!("nothing can be changed, since the log could not be written: {reason}"));
+    }
+}

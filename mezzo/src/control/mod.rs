@@ -1,0 +1,109 @@
+//! How commands talk to the daemon that serves a mount: one line of JSON each way over a socket. Who calls is told by the
+//! socket.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+use crate::behind::{Process, Showing, Submount};
+use crate::reintegrating;
+use crate::undoing::{Report, Wish};
+
+pub use client::Client;
+pub use server::Server;
+
+/// Bytes of a request or an answer, with its line end.
+pub const LINE_BYTES: usize = 128 << 10;
+
+/// What a command asks of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "request")]
+pub enum Request {
+    /// How it is.
+    Status,
+    /// Descriptors of the fileset's directory and its `.mezzo`, below the mount: sent beside the answer.
+    Open,
+    /// Record what was written and not closed yet, and make everything durable.
+    Sync,
+    /// Take records back, or do again what was taken back.
+    Undo(Wish),
+    /// Take in another replica's records. The daemon reads their log itself, so that root alone may ask.
+    Reintegrate(reintegrating::Wish),
+    /// Take in records that are given. Root alone may.
+    Take(reintegrating::Given),
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "answer")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Open`], with two descriptors.
+    Opened,
+    /// To [`Request::Sync`].
+    Synced {
+        /// The last durable record.
+        recno: u64,
+    },
+    /// To [`Request::Undo`].
+    Undone(Report),
+    /// To [`Request::Reintegrate`] and [`Request::Take`].
+    Reintegrated(reintegrating::Report),
+    /// It was refused, or failed.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+/// How a mounted fileset is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The daemon.
+    pub pid: u32,
+    /// The last record.
+    pub last_recno: u64,
+    /// Bytes of the log.
+    pub log_bytes: u64,
+    /// Objects, with the root.
+    pub objects: u64,
+    /// Whether data passes through the kernel.
+    pub passthrough: bool,
+    /// Whether requests come over io_uring.
+    pub io_uring: bool,
+    /// Bytes of data that the tree has no more and that is kept.
+    pub attic_bytes: u64,
+    /// Files of it.
+    pub attic_files: u64,
+    /// Versions of them of which the overwritten ranges are kept.
+    #[serde(default)]
+    pub attic_by_ranges: u64,
+    /// Files that somebody may be writing to.
+    pub open_for_writing: u64,
+    /// Files whose data was lost with the power.
+    pub lost_files: u64,
+    /// Versions of data whose digests are still to be made.
+    pub digests_waiting: u64,
+    /// Whether the host's file system is watched for changes behind the mount.
+    pub watch: bool,
+    /// Records that were made while what the watch told of was looked at.
+    pub watch_records: u64,
+    /// How often the watch lost events, and the whole tree was compared again.
+    pub watch_missed: u64,
+    /// Processes that have something of the fileset's directory itself.
+    pub behind_processes: Vec<Process>,
+    /// Other mounts that show the fileset's directory.
+    pub behind_mounts: Vec<Showing>,
+    /// What is mounted in the fileset, and no part of it.
+    pub submounts: Vec<Submount>,
+    /// What the mount does without.
+    pub without: Vec<String>,
+    /// Why nothing is recorded any more, if so.
+    pub broken: Option<String>,
+    /// Why nothing can be changed just now, if so.
+    pub trouble: Option<String>,
+    /// How the comparison of the tree with the log is going.
+    pub scan: String,
+}

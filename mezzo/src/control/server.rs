@@ -1,0 +1,166 @@
+//! The daemon's end.
+
+use std::io::{self, BufRead, BufReader, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mezzo_replica::undo::Audience;
+use mezzo_replica::{Caller, Replica};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use crate::{Failure, reintegrating, undoing};
+
+use super::{Answer, LINE_BYTES, Request, Status};
+
+/// How long a command may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Listens until dropped; the socket file goes with it.
+pub struct Server {
+    path: PathBuf,
+    /// Kept here alone, so that the replica is closed with it: the threads that answer end with the process.
+    _daemon: Arc<Daemon>,
+}
+
+/// What requests are answered from.
+struct Daemon {
+    replica: Arc<Replica>,
+    audience: Box<dyn Audience + Send + Sync>,
+    status: Box<dyn Fn() -> Status + Send + Sync>,
+}
+
+impl Server {
+    /// Listens at `path` and answers in threads of its own. `status` tells how the mount is.
+    pub fn start(
+        path: &Path,
+        replica: Arc<Replica>,
+        audience: Box<dyn Audience + Send + Sync>,
+        status: impl Fn() -> Status + Send + Sync + 'static,
+    ) -> io::Result<Server> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+            // Anybody may reach the socket; what it lets them do depends on who they are.
+            std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755))?;
+        }
+        // What is left of a daemon that died: this one has the fileset's lock, so that nobody listens there.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        let daemon = Arc::new(Daemon { replica, audience, status: Box::new(status) });
+        let answering = Arc::downgrade(&daemon);
+        // Ends with the process: it holds nothing that has to be put away.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let Some(daemon) = answering.upgrade() else { return };
+                std::thread::spawn(move || {
+                    if let Err(error) = daemon.answer(&stream) {
+                        mezzo_replica::say!("mezzo: could not answer a command: {error}");
+                    }
+                });
+            }
+        });
+        Ok(Server { path: path.to_owned(), _daemon: daemon })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already, which is what is wanted.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Daemon {
+    fn answer(&self, stream: &UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let mut line = Vec::new();
+        BufReader::new(stream.take(LINE_BYTES as u64)).read_until(b'\n', &mut line)?;
+        let answer = if self.may_ask(stream)? { self.decide(&line, &asker(stream)?) } else { refusal() };
+        let mut bytes = serde_json::to_vec(&answer)?;
+        bytes.push(b'\n');
+        let fileset = self.replica.fileset();
+        let descriptors: &[BorrowedFd<'_>] = match answer {
+            Answer::Opened => &[fileset.root(), fileset.own()],
+            _ => &[],
+        };
+        send(stream, &bytes, descriptors)
+    }
+
+    /// Root and the owner of the fileset's directory may.
+    fn may_ask(&self, stream: &UnixStream) -> io::Result<bool> {
+        let caller = rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw();
+        let owner = rustix::fs::fstat(self.replica.fileset().root())?.st_uid;
+        Ok(caller == 0 || caller == owner || caller == rustix::process::geteuid().as_raw())
+    }
+
+    fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
+        match serde_json::from_slice(line) {
+            Ok(Request::Status) => Answer::Status((self.status)()),
+            Ok(Request::Open) => Answer::Opened,
+            Ok(Request::Sync) => match self.replica.sync_all() {
+                Ok(recno) => Answer::Synced { recno: recno.0 },
+                Err(error) => Answer::Failed { message: error.to_string() },
+            },
+            Ok(Request::Undo(wish)) => match wish.carry_out(&self.replica, asker, &*self.audience) {
+                Ok(report) => Answer::Undone(report),
+                Err(error) => Answer::Failed { message: error.to_string() },
+            },
+            Ok(Request::Reintegrate(wish)) => {
+                self.reintegrate(asker, |replica, audience| wish.carry_out(replica, audience))
+            }
+            Ok(Request::Take(given)) => {
+                self.reintegrate(asker, |replica, audience| given.carry_out(replica, audience))
+            }
+            Err(error) => Answer::Failed { message: format!("not a request: {error}") },
+        }
+    }
+}
+
+impl Daemon {
+    /// What the daemon may read and the caller may not is not to be had this way; and a record tells of any user.
+    fn reintegrate(
+        &self,
+        asker: &Caller,
+        carry_out: impl FnOnce(&Replica, &dyn Audience) -> Result<reintegrating::Report, Failure>,
+    ) -> Answer {
+        if ![0, rustix::process::geteuid().as_raw()].contains(&asker.who.uid) {
+            return Answer::Failed { message: "only root may have records reintegrated".to_owned() };
+        }
+        match carry_out(&self.replica, &*self.audience) {
+            Ok(report) => Answer::Reintegrated(report),
+            Err(Failure::Failed(message)) => Answer::Failed { message },
+            Err(failure) => Answer::Failed { message: format!("it failed: {failure:?}") },
+        }
+    }
+}
+
+/// Who is at the other end: records tell of them.
+fn asker(stream: &UnixStream) -> io::Result<Caller> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    let pid = peer.pid.as_raw_nonzero().get() as u32;
+    Ok(undoing::caller(peer.uid.as_raw(), peer.gid.as_raw(), pid))
+}
+
+fn refusal() -> Answer {
+    Answer::Failed { message: "only root and the owner of the fileset's directory may ask".to_owned() }
+}
+
+fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("there is no room for the descriptors"));
+    }
+    let sent =
+        rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    io::Write::write_all(&mut &*stream, &bytes[sent..])
+}

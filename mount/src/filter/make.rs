@@ -1,0 +1,92 @@
+//! New objects.
+
+use mezzo_core::{Device, Kind, ObjectId};
+use mezzo_fuse::{Entry, Errno, Header, Operation};
+use mezzo_replica::{Met, NewNode};
+use rustix::fs::OFlags;
+
+use super::data::Open;
+use super::{Filter, Outcome, told};
+
+impl Filter {
+    /// Directories, symbolic links and special files.
+    pub(super) fn make(&self, header: &Header, operation: &Operation<'_>) -> Outcome<Entry> {
+        let (name, umask, node) = match operation {
+            Operation::Mkdir { name, mode, umask } => (name, *umask, NewNode::Directory(mode & 0o7777)),
+            Operation::Symlink { name, target } => (name, 0, NewNode::Symlink(target)),
+            Operation::Mknod { name, mode, device, umask } => {
+                let (major, minor) = mezzo_fuse::device_numbers(*device);
+                let node = NewNode::Node(kind(*mode)?, mode & 0o7777, Device { major, minor });
+                (name, *umask, node)
+            }
+            _ => return Err(Errno::ENOSYS),
+        };
+        let parent = self.object(header.node)?;
+        let name = self.name(parent, name)?;
+        let met = self.making_room(|| self.replica.make(&self.caller(header, umask), parent, &name, node))?;
+        Ok(self.entry_of(&met))
+    }
+
+    /// Makes a file and opens it. Where somebody was faster, theirs is opened, unless it had to be a new one.
+    pub(super) fn create(
+        &self,
+        header: &Header,
+        name: &[u8],
+        mode: u32,
+        umask: u32,
+        flags: u32,
+    ) -> Outcome<(Entry, Open)> {
+        let parent = self.object(header.node)?;
+        let name = self.name(parent, name)?;
+        let caller = self.caller(header, umask);
+        match self.replica.making_room(|| self.replica.create_file(&caller, parent, &name, mode & 0o7777)) {
+            Ok((met, file)) => self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file)),
+            Err(error) if error.errno() == libc::EEXIST && flags & OFlags::EXCL.bits() == 0 => {
+                let met = self.replica.meet(parent, &name).map_err(told)?.ok_or(Errno::ENOENT)?;
+                self.with_entry(&met, |at| self.open_object(header, at, flags, false))
+            }
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    /// Makes a file that has no name.
+    pub(super) fn create_unnamed(
+        &self,
+        header: &Header,
+        mode: u32,
+        umask: u32,
+        flags: u32,
+    ) -> Outcome<(Entry, Open)> {
+        let parent = self.object(header.node)?;
+        let caller = self.caller(header, umask);
+        let (met, file) = self.replica.create_unnamed(&caller, parent, mode & 0o7777).map_err(told)?;
+        self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file))
+    }
+
+    /// Opens what was met, by the number that the kernel is told of with it.
+    fn with_entry(
+        &self,
+        met: &Met,
+        open: impl FnOnce((u64, ObjectId)) -> Outcome<Open>,
+    ) -> Outcome<(Entry, Open)> {
+        let entry = self.entry_of(met);
+        match open((entry.node, met.entry.object)) {
+            Ok(opened) => Ok((entry, opened)),
+            Err(errno) => {
+                self.forget(entry.node, 1);
+                Err(errno)
+            }
+        }
+    }
+}
+
+fn kind(mode: u32) -> Outcome<Kind> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG => Ok(Kind::File),
+        libc::S_IFIFO => Ok(Kind::Fifo),
+        libc::S_IFSOCK => Ok(Kind::Socket),
+        libc::S_IFCHR => Ok(Kind::CharDevice),
+        libc::S_IFBLK => Ok(Kind::BlockDevice),
+        _ => Err(Errno::EINVAL),
+    }
+}
