@@ -11,6 +11,7 @@ pub mod name;
 pub mod permission;
 pub mod record;
 pub mod reintegrate;
+pub mod session;
 pub mod time;
 pub mod tree;
 pub mod undo;
