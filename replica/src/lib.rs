@@ -8,6 +8,7 @@ mod body;
 mod digest;
 mod directories;
 mod error;
+pub mod exchange;
 pub mod fileset;
 pub mod host;
 pub mod index;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use mezzo_core::limits::RECORD_BYTES;
 use mezzo_core::record::Displaced;
 use mezzo_core::{Change, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::time::ClockId;
 
@@ -71,8 +71,13 @@ pub struct Replica {
     durable: AtomicU64,
     broken: OnceLock<String>,
     trouble: Mutex<Trouble>,
+    /// Who is told that the log has grown.
+    pub(crate) listener: RwLock<Option<Listener>>,
     _lock: Lock,
 }
+
+/// What is called when the log has grown.
+pub(crate) type Listener = Box<dyn Fn() + Send + Sync>;
 
 /// Why nothing can be changed just now, since the last change that was possible.
 #[derive(Debug, Default)]
@@ -209,6 +214,7 @@ impl Replica {
             durable: AtomicU64::new(last.0),
             broken: OnceLock::new(),
             trouble: Mutex::default(),
+            listener: RwLock::default(),
             _lock: lock,
         };
         let CaughtUp { records: replayed, mut made, received, changed_here } = replica.catch_up()?;
@@ -499,6 +505,9 @@ impl Replica {
         self.trouble.lock().now = None;
         self.forget_directories(&record.change);
         order.last = record.recno;
+        if let Some(listener) = &*self.listener.read() {
+            listener();
+        }
         Ok(())
     }
 

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use mezzo_core::id::DataVersion;
 use mezzo_core::tree::Tree;
-use mezzo_core::{Data, Kind, ObjectId, Time};
+use mezzo_core::{Attributes, Data, Kind, ObjectId, Time};
 use rustix::fs::{MemfdFlags, OFlags};
 
 use crate::attic::NOTED_WITHIN_SECONDS;
 use crate::attic::ranges::{Chain, ChainEnd, chain, restore};
 use crate::host;
+use crate::index::Index;
 use crate::reintegrate::open_beneath;
 
 /// Times that the bytes of a file are copied where somebody goes on writing to it.
@@ -29,6 +30,29 @@ pub struct Source {
     pub attic: Option<PathBuf>,
 }
 
+/// What a log says of files after its last record.
+pub trait Files {
+    /// The attributes and data of a file, and where it stands; `None` where there is none.
+    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>>;
+}
+
+impl Files for Tree {
+    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+        let Some(object) = self.object(id) else { return Ok(None) };
+        let state = object.state();
+        Ok(self.path(id).map(|path| (state.attributes, state.data, path)))
+    }
+}
+
+impl Files for Index {
+    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+        let entry = self.entry(id).map_err(io::Error::other)?.filter(|entry| !entry.places.is_empty());
+        let Some(entry) = entry else { return Ok(None) };
+        let path = self.path(id).map_err(io::Error::other)?;
+        Ok(Some((*entry.attributes(), entry.state.data, path)))
+    }
+}
+
 /// What can be had, or why it can't.
 pub type Had<T> = Result<T, &'static str>;
 
@@ -41,8 +65,8 @@ pub enum Kept {
     Attic,
 }
 
-/// Where `version` of the data of object `id` can be had. `last` is the tree after the last record.
-pub fn kept(last: &Tree, id: ObjectId, version: DataVersion, source: &Source) -> io::Result<Had<Kept>> {
+/// Where `version` of the data of object `id` can be had. `last` tells of the files after the last record.
+pub fn kept(last: &dyn Files, id: ObjectId, version: DataVersion, source: &Source) -> io::Result<Had<Kept>> {
     Ok(find(last, id, version, source)?.map(|found| match found.chain {
         Some(Chain { end: ChainEnd::Version(_), ranges }) if ranges.is_empty() => Kept::Tree,
         None => Kept::Tree,
@@ -50,9 +74,9 @@ pub fn kept(last: &Tree, id: ObjectId, version: DataVersion, source: &Source) ->
     }))
 }
 
-/// All `size` bytes of `version` of the data of object `id`, in memory. `last` is the tree after the last record.
+/// All `size` bytes of `version` of the data of object `id`, in memory. `last` tells of the files after the last record.
 pub fn read(
-    last: &Tree,
+    last: &dyn Files,
     (id, version): (ObjectId, DataVersion),
     size: u64,
     source: &Source,
@@ -70,13 +94,13 @@ pub fn read(
     Ok(Ok(bytes))
 }
 
-/// Copies all `size` bytes of `version` of the data of object `id` to the file `to`, in place of what it holds. `last` is the
-/// tree after the last record. Where they can't be had, `to` may hold anything afterwards.
+/// Copies all `size` bytes of `version` of the data of object `id` to the file `to`, in place of what it holds. `last` tells of
+/// the files after the last record. Where they can't be had, `to` may hold anything afterwards.
 ///
 /// Somebody may be writing to the file: as each range is kept before it changes, it is right to copy what has the rest first,
 /// unless that was kept in another way meanwhile.
 pub(crate) fn copy(
-    last: &Tree,
+    last: &dyn Files,
     (id, version): (ObjectId, DataVersion),
     size: u64,
     source: &Source,
@@ -118,7 +142,7 @@ struct Found {
 
 /// Where a version of data still is: in the attic, or in the tree where it is the newest; or why it is nowhere.
 fn find(
-    last: &Tree,
+    last: &dyn Files,
     id: ObjectId,
     version: DataVersion,
     source: &Source,
@@ -137,8 +161,7 @@ fn find(
     };
     let Some(root) = &source.root else { return Ok(Err("the log is alone: there is no tree beside it")) };
     let is_newest = |data: Option<Data>| newest.is_err() || data.map(|data| data.version) == newest.ok();
-    let object = last.object(id).filter(|object| is_newest(object.state().data));
-    let Some((object, path)) = object.and_then(|object| Some((object, last.path(id)?))) else {
+    let Some((told, _, path)) = last.file(id)?.filter(|(_, data, _)| is_newest(*data)) else {
         return Ok(Err(REPLACED));
     };
     let file = match open_beneath(root, &path, OFlags::empty()) {
@@ -153,7 +176,7 @@ fn find(
     if host::xattr::is_lost(file.as_fd()) {
         return Ok(Err("it was lost with the power"));
     }
-    let (told, found) = (&object.state().attributes, host::stat(file.as_fd())?.attributes);
+    let found = host::stat(file.as_fd())?.attributes;
     let is_as_told = match newest {
         Ok(_) => (found.size, found.mtime) == (told.size, told.mtime),
         Err(written) => found.mtime.seconds <= written.saturating_add(NOTED_WITHIN_SECONDS),

@@ -166,6 +166,12 @@ impl Attic {
         Ok(true)
     }
 
+    /// A file without a name, on the same host file system.
+    pub fn nameless(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.directory, ".", flags, Mode::from_bits_retain(0o600))?)
+    }
+
     /// Removes the file of a version that is there as a whole. The index is not told.
     pub fn discard(&self, version: DataVersion) -> io::Result<()> {
         host::unlink(self.directory.as_fd(), &Form::Whole.as_name(version), false)

@@ -87,6 +87,13 @@ impl Index {
         self.memory.read().heard.get(&replica).map_or(Recno::NONE, |told| told.received)
     }
 
+    /// Of each replica, the newest of its records that has been applied, by origin, and the last record of its log that was
+    /// received.
+    pub fn all_heard(&self) -> Vec<(ReplicaId, Recno, Recno)> {
+        let memory = self.memory.read();
+        memory.heard.iter().map(|(replica, told)| (*replica, told.made, told.received)).collect()
+    }
+
     /// Notes up to where another replica's log was received. After a crash it may be less: what is received again is known by
     /// its origin.
     pub fn note_received(&self, replica: ReplicaId, recno: Recno) {

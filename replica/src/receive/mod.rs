@@ -590,7 +590,7 @@ impl Wanted {
 }
 
 /// The data that a record gives a file, with what it looks like then.
-fn data_of(change: &Change) -> Option<(ObjectId, mezzo_core::Data, &Attributes)> {
+pub(crate) fn data_of(change: &Change) -> Option<(ObjectId, mezzo_core::Data, &Attributes)> {
     match change {
         Change::Make { object, state, .. } => Some((*object, state.data?, &state.attributes)),
         Change::Setattr { object, data, attributes, .. } => {
