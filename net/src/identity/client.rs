@@ -65,7 +65,7 @@ struct Stored {
 impl PendingClient {
     /// Opens the directory `path`, or makes it; makes a key if it has none.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<PendingClient, IdentityError> {
-        let directory = Directory::open(path)?;
+        let directory = Directory::open(path, &[KEY, FILE])?;
         if directory.read(FILE)?.is_some() {
             return Err(IdentityError::Enrolled(path.to_owned()));
         }
@@ -127,7 +127,7 @@ impl PendingClient {
 impl ClientIdentity {
     /// Opens the directory `path` of a client that is enrolled.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<ClientIdentity, IdentityError> {
-        let directory = Directory::open(path)?;
+        let directory = Directory::open(path, &[KEY, FILE])?;
         let missing = |why: &str| IdentityError::Incomplete { path: path.to_owned(), why: why.to_owned() };
         let text = directory.read_text(FILE)?.ok_or_else(|| missing("it was not enrolled yet"))?;
         let key = read_key(&directory)?

@@ -25,8 +25,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens `path`, and makes it where there is nothing; its parent must be there.
-    pub fn open(path: &Path) -> Result<Directory, IdentityError> {
+    /// Opens `path`, and makes it where there is nothing; its parent must be there. `files` are those that are written here.
+    pub fn open(path: &Path, files: &[&str]) -> Result<Directory, IdentityError> {
         match rustix::fs::mkdir(path, Mode::RWXU) {
             Ok(()) => sync_parent(path)?,
             Err(Errno::EXIST) => {}
@@ -37,7 +37,7 @@ impl Directory {
         private(&open, path)?;
         let lock = lock(&open, path)?;
         let directory = Directory { path: path.to_owned(), open, _lock: lock };
-        directory.remove_unfinished()?;
+        directory.remove_unfinished(files)?;
         Ok(directory)
     }
 
@@ -116,10 +116,12 @@ impl Directory {
     }
 
     /// Removes what a process that was killed had not finished.
-    fn remove_unfinished(&self) -> Result<(), IdentityError> {
-        for name in self.names()?.iter().filter(|name| name.ends_with(NEW)) {
-            rustix::fs::unlinkat(&self.open, &**name, AtFlags::empty())
-                .map_err(|errno| io_error("remove", &self.path_of(name), errno))?;
+    fn remove_unfinished(&self, files: &[&str]) -> Result<(), IdentityError> {
+        for name in files.iter().map(|name| format!("{name}{NEW}")) {
+            match rustix::fs::unlinkat(&self.open, &*name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(io_error("remove", &self.path_of(&name), errno)),
+            }
         }
         Ok(())
     }

@@ -402,8 +402,8 @@ mod tests {
             assert_eq!(registry.enrol(arrival.clone(), now), answer, "{arrival:?} at {now}");
         }
         assert_eq!(registry.clients().count(), 1);
-        assert_eq!(registry.revoke(ClientId(5), 160).unwrap(), true);
-        assert_eq!(registry.revoke(ClientId(5), 170).unwrap(), false);
+        assert!(registry.revoke(ClientId(5), 160).unwrap());
+        assert!(!registry.revoke(ClientId(5), 170).unwrap());
         assert_eq!(registry.client(ClientId(5)).unwrap().revoked, Some(160));
         assert_eq!(registry.enrol(arrival(1, 1, 6), 199), Err(Refusal::Revoked));
     }

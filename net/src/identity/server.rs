@@ -65,7 +65,7 @@ impl ServerIdentity {
     /// Opens the state directory `path`; where there is nothing, or what an earlier start left unfinished, makes a new
     /// authority. Anything else that is not whole is refused and left as it is.
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<ServerIdentity, IdentityError> {
-        let directory = Directory::open(path)?;
+        let directory = Directory::open(path, &[KEY, REGISTRY, CERTIFICATE])?;
         let certificate = match directory.read_text(CERTIFICATE)? {
             Some(certificate) => certificate,
             None => make(&directory, tls::now(&*clock))?,

@@ -107,11 +107,15 @@ pub fn explain(error: &std::io::Error) -> String {
                 "the server says that this client's certificate has expired"
             }
             AlertDescription::UnknownCA => "the server does not know who signed this client's certificate",
+            AlertDescription::CertificateUnknown => "the other side does not take this certificate",
             AlertDescription::AccessDenied => "the server has no such client",
             AlertDescription::ProtocolVersion => "the other side does not speak TLS 1.3",
             AlertDescription::NoApplicationProtocol => "the other side does not speak mezzo's protocol",
             _ => return error.to_string(),
         },
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(own)))) => {
+            return own.to_string();
+        }
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "it is another server: its certificate is not signed by the authority that is known"
         }

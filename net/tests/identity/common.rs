@@ -108,7 +108,10 @@ pub async fn listen(identity: ServerIdentity) -> (Address, mpsc::UnboundedReceiv
                             Err(error) => format!("no enrolment: {error}"),
                         }
                     }
-                    Ok((stream, peer)) => converse(&identity, peer, stream).await,
+                    Ok((stream, peer)) => {
+                        let _ = tell.send(format!("connected {peer:?}"));
+                        converse(&identity, peer, stream).await
+                    }
                 };
                 // A test that has ended listens no more.
                 let _ = tell.send(event);
