@@ -173,6 +173,12 @@ pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(u64, u64)> {
     Some((seconds(validity.not_before)?, seconds(validity.not_after)?))
 }
 
+/// SHA-256 of the public key in a certificate, as [`ProvenKey::hash`] makes it.
+pub(super) fn key_hash(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(super::sha256(certificate.public_key().raw))
+}
+
 /// Whether a certificate is for the key.
 pub(super) fn is_for(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {
     X509Certificate::from_der(certificate)

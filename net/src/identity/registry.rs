@@ -8,6 +8,7 @@ use std::fmt::Write;
 use mezzo_core::{FilesetId, IdMapping};
 use serde::{Deserialize, Serialize};
 
+use super::authority::ClientName;
 use super::enrolment::Refusal;
 use super::error::{IdentityError, NotAdmitted};
 use super::{ClientId, Peer, Rights};
@@ -167,6 +168,12 @@ impl Registry {
             return Err(NotAdmitted::OtherFileset { client: id, invited: client.fileset, asked: fileset });
         }
         Ok(client)
+    }
+
+    /// The client whose certificate has this name and the public key with this hash. Both must be as they were at
+    /// enrolment: the authority's signature alone makes nobody a client.
+    pub fn holder(&self, name: ClientName, key_hash: &[u8; 32]) -> Option<&Client> {
+        self.client(name.client).filter(|client| client.fileset == name.fileset && client.key == *key_hash)
     }
 
     /// The client with this number.

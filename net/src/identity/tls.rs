@@ -17,7 +17,7 @@ use rustls::{
     RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use super::authority::{Authority, Certified, ClientName, SERVER_NAME};
+use super::authority::{Authority, Certified, ClientName, SERVER_NAME, key_hash};
 use super::error::IdentityError;
 use super::link::Fingerprint;
 use super::registry::Registry;
@@ -152,7 +152,7 @@ fn failed(operation: &'static str) -> impl Fn(&dyn std::error::Error) -> Identit
     move |cause| IdentityError::Certificate { operation, cause: cause.to_string() }
 }
 
-/// Takes certificates of the authority whose client is in the registry and was not revoked.
+/// Takes certificates of the authority whose client is in the registry, with the same key, and was not revoked.
 #[derive(Debug)]
 struct KnownClients {
     chain: Arc<dyn ClientCertVerifier>,
@@ -168,9 +168,8 @@ impl ClientCertVerifier for KnownClients {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         let registry = self.registry.read();
-        let name = ClientName::of(end_entity);
-        let client =
-            name.and_then(|name| registry.client(name.client).filter(|it| it.fileset == name.fileset));
+        let holder = ClientName::of(end_entity).zip(key_hash(end_entity));
+        let client = holder.and_then(|(name, key_hash)| registry.holder(name, &key_hash));
         match client {
             None => Err(CertificateError::ApplicationVerificationFailure.into()),
             Some(client) if client.revoked.is_some() => Err(CertificateError::Revoked.into()),

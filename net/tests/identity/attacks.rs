@@ -123,6 +123,21 @@ async fn a_client_can_t_sign_for_another() {
 }
 
 #[tokio::test]
+async fn who_stole_the_authority_s_key_is_no_client() {
+    let server = Server::start().await;
+    let victim = server.enrol(&server.invite(), "victim").await.unwrap();
+    let authority_key = KeyPair::from_pem(&text(&server.state().join("authority-key.pem"))).unwrap();
+    let mut params = CertificateParams::default();
+    let uri = format!("mezzo://{FILESET}/client/{}", victim.client());
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    let forged_key = KeyPair::generate().unwrap();
+    let issuer = Issuer::from_ca_cert_der(&authority(&server), authority_key).unwrap();
+    let forged = params.signed_by(&forged_key, &issuer).unwrap();
+    let stream = connect_as(&server, vec![forged.der().clone()], private(&forged_key)).await;
+    assert_eq!(refusal(stream).await, "the server has no such client");
+}
+
+#[tokio::test]
 async fn a_certificate_without_its_key_is_refused() {
     let mut server = Server::start().await;
     server.enrol(&server.invite(), "victim").await.unwrap();
