@@ -6,6 +6,9 @@ use crate::who::Who;
 /// The extended attribute that holds an object's own ACL.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 
+/// The extended attribute that holds what is inherited in a directory.
+pub const DEFAULT: &[u8] = b"system.posix_acl_default";
+
 const HEADER: usize = 4;
 const ENTRY: usize = 8;
 
@@ -65,6 +68,43 @@ pub fn permissions_of(acl: &[u8], owner: (u32, u32), who: &Who) -> Option<Vec<u1
         .map(|(_, permissions, _)| permissions & mask)
         .collect();
     if groups.is_empty() { of(OTHER).map(|permissions| vec![permissions]) } else { Some(groups) }
+}
+
+/// The ACL with other ids of named users and groups, as `user` and `group` have them, in the order in which Linux keeps them; the
+/// error of the first that has none. What is no ACL stays as it is.
+pub fn map_ids<E>(
+    acl: &[u8],
+    user: impl Fn(u32) -> Result<u32, E>,
+    group: impl Fn(u32) -> Result<u32, E>,
+) -> Result<Vec<u8>, E> {
+    let Some(entries) = acl.get(HEADER..).filter(|entries| entries.len().is_multiple_of(ENTRY)) else {
+        return Ok(acl.to_vec());
+    };
+    let mut mapped = Vec::with_capacity(entries.len() / ENTRY);
+    for entry in entries.chunks_exact(ENTRY) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        let permissions = [entry[2], entry[3]];
+        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let id = match tag {
+            USER => user(id)?,
+            GROUP => group(id)?,
+            _ => id,
+        };
+        mapped.push((tag, id, permissions));
+    }
+    // Named entries of one kind stand together, sorted by id (`posix_acl_valid` asks for the first, setfacl for the second).
+    for named in
+        mapped.chunk_by_mut(|one, next| one.0 == next.0).filter(|run| [USER, GROUP].contains(&run[0].0))
+    {
+        named.sort_by_key(|(_, id, _)| *id);
+    }
+    let mut bytes = acl[..HEADER].to_vec();
+    for (tag, id, permissions) in mapped {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(permissions);
+        bytes.extend(id.to_le_bytes());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

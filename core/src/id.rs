@@ -1,7 +1,11 @@
-//! Who is who: replicas, records, objects and versions of data.
+//! Who is who: filesets, replicas, records, objects and versions of data.
 
 use std::fmt;
 use std::str::FromStr;
+
+/// Identifies a fileset: a random number, the same on all its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FilesetId(pub [u8; 16]);
 
 /// One machine's copy of a fileset: a random number that is never 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +54,13 @@ impl ObjectId {
     pub const ROOT: ObjectId = ObjectId(Origin { replica: ReplicaId(0), recno: Recno(0) });
 }
 
+/// Thirty-two hexadecimal digits.
+impl fmt::Display for FilesetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -83,8 +94,20 @@ impl fmt::Display for DataVersion {
 
 /// A text that is not what `Display` of the same type writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an id: expected sixteen hexadecimal digits, for an origin followed by a dash and a number")]
+#[error(
+    "not an id: expected thirty-two hexadecimal digits for a fileset, sixteen for a replica, and for an origin sixteen, a dash and a number"
+)]
 pub struct NotAnId;
+
+impl FromStr for FilesetId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<FilesetId, NotAnId> {
+        let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = u128::from_str_radix(text, 16).ok().filter(|_| valid);
+        number.map(|n| FilesetId(n.to_be_bytes())).ok_or(NotAnId)
+    }
+}
 
 impl FromStr for ReplicaId {
     type Err = NotAnId;

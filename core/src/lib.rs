@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod codec;
 pub mod id;
 pub mod limits;
+pub mod mapping;
 pub mod name;
 pub mod permission;
 pub mod record;
@@ -18,7 +19,8 @@ pub mod undo;
 pub mod who;
 
 pub use attributes::{Attributes, Data, Device, Digest, Kind, State, Xattr};
-pub use id::{DataVersion, ObjectId, Origin, Recno, ReplicaId};
+pub use id::{DataVersion, FilesetId, ObjectId, Origin, Recno, ReplicaId};
+pub use mapping::IdMapping;
 pub use name::{Name, Place};
 pub use record::{Change, Record};
 pub use time::Time;

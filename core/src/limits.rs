@@ -28,6 +28,10 @@ pub const WHO_BYTES: usize = 64;
 /// Bytes of the reason that a disabled record is given, for people.
 pub const REASON_BYTES: usize = 4 << 10;
 
+/// Pairs in each of a mapping's two tables, users and groups: a household or a department; where whole directories of users
+/// differ, their ids are better made the same. The text of a full mapping has some 50 KiB.
+pub const MAPPED_IDS: usize = 1024;
+
 /// Bytes of a whole record. Some hosts (xfs) hold extended attributes of many MiB in one inode; beyond this a record can't
 /// be written and the operation that would need it is refused.
 pub const RECORD_BYTES: usize = 16 << 20;

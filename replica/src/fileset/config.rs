@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use mezzo_core::ReplicaId;
+use mezzo_core::{FilesetId, ReplicaId};
 use serde::{Deserialize, Serialize};
 
-use super::{FilesetId, own_path};
+use super::own_path;
 use crate::attic::AtticPolicy;
 use crate::host::write_whole;
 

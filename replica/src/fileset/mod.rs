@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use mezzo_core::{ObjectId, ReplicaId};
+use mezzo_core::{FilesetId, ObjectId, ReplicaId};
 use rustix::fs::{Mode, OFlags};
 
 use crate::host::{self, proc_path};
@@ -17,10 +17,6 @@ pub use lock::Lock;
 
 /// The name of mezzo's own directory in a fileset's root.
 pub const OWN: &[u8] = b".mezzo";
-
-/// Identifies a fileset: a random number, the same on all its replicas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FilesetId(pub [u8; 16]);
 
 /// A fileset can't be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -66,36 +62,11 @@ pub struct Fileset {
     pub has_twin: bool,
 }
 
-impl FilesetId {
-    /// A new one, at random.
-    pub fn random() -> io::Result<FilesetId> {
-        let mut bytes = [0; 16];
-        random(&mut bytes)?;
-        Ok(FilesetId(bytes))
-    }
-}
-
-impl std::fmt::Display for FilesetId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl std::str::FromStr for FilesetId {
-    type Err = mezzo_core::id::NotAnId;
-
-    fn from_str(text: &str) -> Result<FilesetId, Self::Err> {
-        let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = u128::from_str_radix(text, 16).ok().filter(|_| valid);
-        number.map(|n| FilesetId(n.to_be_bytes())).ok_or(mezzo_core::id::NotAnId)
-    }
-}
-
 impl Fileset {
     /// Makes `path` a fileset: adds `.mezzo` with its `fileset.toml`, and nothing more.
     pub fn create(path: &Path) -> Result<Fileset, FilesetError> {
         let failed = |cause| FilesetError::Io { operation: "find an id for", path: path.to_owned(), cause };
-        Fileset::create_as(path, FilesetId::random().map_err(failed)?)
+        Fileset::create_as(path, new_fileset().map_err(failed)?)
     }
 
     /// As [`Fileset::create`], as one more replica of the fileset `id`.
@@ -198,6 +169,13 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 fn open_own(root: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(root, OWN, flags, Mode::empty())?)
+}
+
+/// A fileset's id at random.
+fn new_fileset() -> io::Result<FilesetId> {
+    let mut bytes = [0; 16];
+    random(&mut bytes)?;
+    Ok(FilesetId(bytes))
 }
 
 /// A replica id at random.
