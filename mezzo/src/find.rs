@@ -159,3 +159,20 @@ mod tests {
         assert_eq!(found(&line.replace("fuse.mezzo", "fuse.other")), None);
     }
 }
+
+/// The daemon that has the fileset of `path` open, mounted or offered; `None` where nobody has.
+pub fn daemon(path: &Path) -> Result<Option<Client>, Failure> {
+    let path = std::path::absolute(path)?;
+    if let Some(mount) = mounted_over(&path)? {
+        return connect(&mount).map(Some);
+    }
+    let found = open_plain(&path)?;
+    let config = mezzo_replica::fileset::Config::read(found.own.as_fd(), &found.path)?;
+    Ok(Client::connect(&socket_path(config.replica)).ok())
+}
+
+/// The same, where there has to be one; `hint` says how there comes to be one.
+pub fn daemon_of(path: &Path, hint: &str) -> Result<Client, Failure> {
+    let none = || Failure::Failed(format!("no daemon has {} open: {hint}", path.display()));
+    daemon(path)?.ok_or_else(none)
+}

@@ -4,8 +4,10 @@ mod behind;
 mod commands;
 mod comparison;
 mod control;
+mod daemon;
 mod find;
 mod lines;
+mod links;
 mod mount_table;
 #[doc(hidden)]
 pub mod outside;

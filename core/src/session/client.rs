@@ -3,7 +3,9 @@
 use crate::id::{Recno, ReplicaId};
 
 use super::flow::{Receiving, Sending};
-use super::message::{Body, Hello, Message, OLDEST_VERSION, Position, Snapshot, SnapshotAck, VERSION, Welcome};
+use super::message::{
+    Body, Hello, Message, OLDEST_VERSION, Position, Snapshot, SnapshotAck, VERSION, Welcome,
+};
 use super::{Act, Event, Facts, Note, POSITIONS, Pulse, Reason, end, positions};
 
 /// The machine of a client.
@@ -63,7 +65,8 @@ impl Client {
             ids: positions(&facts.ids),
             host: facts.host.clone(),
         };
-        let client = Client { facts, snapshot, takes_snapshot, phase: Phase::Greeting, pulse: Pulse::default() };
+        let client =
+            Client { facts, snapshot, takes_snapshot, phase: Phase::Greeting, pulse: Pulse::default() };
         (client, vec![Act::Send(Body::Hello(hello).into())])
     }
 
@@ -120,7 +123,9 @@ impl Client {
                 open.settle(acts);
             }
             Event::Installed(done) => self.installed(done?, acts)?,
-            Event::Say(Body::Goodbye(goodbye)) => end(acts, Reason::of_word(&goodbye.reason), goodbye.message),
+            Event::Say(Body::Goodbye(goodbye)) => {
+                end(acts, Reason::of_word(&goodbye.reason), goodbye.message)
+            }
             Event::Say(body) => acts.push(Act::Send(body.into())),
             Event::PermitIs(permit) => {
                 if let Phase::Open(open) = &mut self.phase {
@@ -205,7 +210,10 @@ impl Client {
                 return Err("a snapshot was offered that nobody asked for".to_owned());
             }
             // What is here of another snapshot is none of this one.
-            let here = self.snapshot.filter(|(of, _)| *of == Position::new(replica, from)).map_or(0, |(_, bytes)| bytes);
+            let here = self
+                .snapshot
+                .filter(|(of, _)| *of == Position::new(replica, from))
+                .map_or(0, |(_, bytes)| bytes);
             let arriving = Arriving {
                 at: from,
                 came: here,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::id::Recno;
 
 use super::message::{Ack, Body, Inline, Records, Refused};
-use super::{Act, AGAIN_AFTER, Note, WINDOW_BYTES};
+use super::{AGAIN_AFTER, Act, Note, WINDOW_BYTES};
 
 /// Records of the own log that were read to be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -123,7 +123,9 @@ impl Server {
             Event::PermitRecalled(epoch) => {
                 acts.push(Act::Send(Body::RecallPermit(super::message::RecallPermit { epoch }).into()));
             }
-            Event::Say(Body::Goodbye(goodbye)) => end(acts, Reason::of_word(&goodbye.reason), goodbye.message),
+            Event::Say(Body::Goodbye(goodbye)) => {
+                end(acts, Reason::of_word(&goodbye.reason), goodbye.message)
+            }
             Event::Say(body) => acts.push(Act::Send(body.into())),
             Event::Installed(_) => return Err("a client's event came to a server".to_owned()),
         }
@@ -139,7 +141,8 @@ impl Server {
             }
             (Body::Ping(ping), _) => acts.push(Act::Send(Body::Pong(ping).into())),
             (Body::Pong(_), _) => {}
-            (Body::Records(records), Phase::Open(open)) => match self.account.refuses(&records, open.replica) {
+            (Body::Records(records), Phase::Open(open)) => match self.account.refuses(&records, open.replica)
+            {
                 Some(refused) if !open.receiving.is_stuck => {
                     open.receiving.is_stuck = true;
                     open.receiving.came(records, acts)?;
@@ -151,7 +154,9 @@ impl Server {
             (Body::Ack(ack), Phase::Open(open)) => open.sending.was_acknowledged(ack, acts)?,
             (Body::Refused(refused), Phase::Open(open)) => open.sending.was_refused(refused, acts),
             (Body::AskPermit(ask), Phase::Open(_)) => acts.push(Act::Note(Note::PermitAsked(ask))),
-            (Body::ReleasePermit(release), Phase::Open(_)) => acts.push(Act::Note(Note::PermitReleased(release))),
+            (Body::ReleasePermit(release), Phase::Open(_)) => {
+                acts.push(Act::Note(Note::PermitReleased(release)))
+            }
             (Body::SnapshotAck(ack), Phase::Open(open)) if open.snapshot.is_some() => {
                 if let Some(departing) = &mut open.snapshot {
                     if ack.upto > departing.read || ack.upto < departing.acknowledged {

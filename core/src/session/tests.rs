@@ -56,7 +56,8 @@ impl Log {
     /// At most three of the records, without those of `not`.
     fn batch(&self, after: Recno, upto: Recno, not: impl Fn(u64) -> bool) -> Batch {
         let upto = Recno(upto.0.min(after.0 + 3));
-        let frames = self.records[after.0 as usize..upto.0 as usize].iter().filter(|(replica, _)| !not(*replica));
+        let frames =
+            self.records[after.0 as usize..upto.0 as usize].iter().filter(|(replica, _)| !not(*replica));
         let bytes = frames.flat_map(|(replica, recno)| [replica.to_le_bytes(), recno.to_le_bytes()].concat());
         Batch { upto, frames: bytes.collect(), data: Vec::new() }
     }
@@ -86,7 +87,12 @@ struct World {
 impl World {
     fn new(clients: usize) -> World {
         let links = (0..clients).map(|_| None).collect();
-        World { server: Log::default(), clients: vec![Log::default(); clients], links, permit: Permit::default() }
+        World {
+            server: Log::default(),
+            clients: vec![Log::default(); clients],
+            links,
+            permit: Permit::default(),
+        }
     }
 
     fn account(&self) -> Account {
@@ -121,7 +127,9 @@ impl World {
                         link.server.inbox.push_back(message);
                         None
                     }
-                    Act::Read { after, upto } => Some(Event::Read(log.batch(after, upto, |of| of != replica.0))),
+                    Act::Read { after, upto } => {
+                        Some(Event::Read(log.batch(after, upto, |of| of != replica.0)))
+                    }
                     Act::Apply(records) => {
                         log.take(SERVER, &records);
                         Some(Event::Applied(Outcome::Done))
@@ -129,7 +137,8 @@ impl World {
                     Act::Install(piece) => {
                         log.is_partial = !piece.is_last;
                         for frame in piece.frames.chunks(16) {
-                            let [r, n] = [0, 8].map(|at| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap()));
+                            let [r, n] =
+                                [0, 8].map(|at| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap()));
                             log.records.push((r, n));
                         }
                         if piece.is_last {
@@ -156,7 +165,9 @@ impl World {
                         link.client.inbox.push_back(message);
                         None
                     }
-                    Act::Read { after, upto } => Some(Event::Read(self.server.batch(after, upto, |of| of == replica.0))),
+                    Act::Read { after, upto } => {
+                        Some(Event::Read(self.server.batch(after, upto, |of| of == replica.0)))
+                    }
                     Act::Apply(records) => {
                         self.server.take(replica, &records);
                         Some(Event::Applied(Outcome::Done))
@@ -244,7 +255,10 @@ impl World {
 impl Log {
     fn batch_upto(&self, upto: Recno) -> Vec<u8> {
         let records = &self.records[..upto.0 as usize];
-        records.iter().flat_map(|(replica, recno)| [replica.to_le_bytes(), recno.to_le_bytes()].concat()).collect()
+        records
+            .iter()
+            .flat_map(|(replica, recno)| [replica.to_le_bytes(), recno.to_le_bytes()].concat())
+            .collect()
     }
 }
 
@@ -441,7 +455,8 @@ fn what_is_on_its_way_is_bounded() {
     let mut acts = Vec::new();
     sending.go_on(&mut acts);
     let mut sent = 0;
-    while let Some(Act::Read { after, .. }) = acts.iter().find(|act| matches!(act, Act::Read { .. })).cloned() {
+    while let Some(Act::Read { after, .. }) = acts.iter().find(|act| matches!(act, Act::Read { .. })).cloned()
+    {
         acts.clear();
         sent += 1;
         let batch = Batch { upto: after.next(), frames: vec![0; BATCH_BYTES], data: Vec::new() };

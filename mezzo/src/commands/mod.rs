@@ -1,18 +1,24 @@
 //! The commands, one file each.
 
 mod blame;
+mod clients;
+mod clone;
 mod diff;
 mod history;
 mod init;
+mod invite;
 pub mod log;
 mod mount;
+mod online;
 mod redo;
 mod reintegrate;
 pub mod replay;
 mod restore;
 mod revert;
+mod serve;
 mod show;
 mod status;
+mod sync;
 mod undo;
 mod unmount;
 mod verify;
@@ -54,6 +60,20 @@ pub enum Command {
     Replay(replay::Arguments),
     /// Check that tree and log agree
     Verify(verify::Arguments),
+    /// Offer filesets to other machines
+    Serve(serve::Arguments),
+    /// Print a link by which somebody may clone a fileset that is offered
+    Invite(invite::Arguments),
+    /// Show who may use a fileset that is offered, or take that from somebody
+    Clients(clients::Arguments),
+    /// Make a replica of a fileset that is offered, and mount it
+    Clone(clone::Arguments),
+    /// Exchange everything with the server, and wait for it
+    Sync(sync::Arguments),
+    /// Connect to the server, now and whenever it can be reached
+    Online(online::Arguments),
+    /// End the connection to the server, and make none until told to
+    Offline(online::Arguments),
     /// Show how a fileset is
     Status(status::Arguments),
 }
@@ -76,6 +96,13 @@ pub fn run(command: Command) -> Ending {
         Command::Reintegrate(arguments) => reintegrate::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Invite(arguments) => invite::run(arguments),
+        Command::Clients(arguments) => clients::run(arguments),
+        Command::Clone(arguments) => clone::run(arguments),
+        Command::Sync(arguments) => sync::run(arguments),
+        Command::Online(arguments) => online::run(arguments, true),
+        Command::Offline(arguments) => online::run(arguments, false),
         Command::Status(arguments) => status::run(arguments),
     }
 }

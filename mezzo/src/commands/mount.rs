@@ -1,15 +1,14 @@
 //! `mezzo mount`: a fileset is served, and every change recorded.
 
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use mezzo_mount::{Access, Behind, Mount, Options};
+use mezzo_net::upstream::Upstream;
 use mezzo_replica::fileset::{FilesetError, socket_path};
+use mezzo_replica::undo::Audience;
 use mezzo_replica::{Fileset, Replica};
 use parking_lot::Mutex;
 
@@ -18,6 +17,8 @@ use rustix::io::Errno;
 use crate::behind::Below;
 use crate::comparison::{Comparison, Progress};
 use crate::control::{Client, Server, Status};
+use crate::daemon::{self, Background};
+use crate::links::Links;
 use crate::{Ending, Failure, find};
 
 /// Arguments of `mezzo mount`.
@@ -35,12 +36,8 @@ pub struct Arguments {
     /// every ten minutes
     #[arg(long)]
     no_watch: bool,
-    /// Stay, and serve until it is unmounted
-    #[arg(long)]
-    foreground: bool,
-    /// Say so on this descriptor when ready, and serve
-    #[arg(long, hide = true, requires = "foreground")]
-    ready_fd: Option<i32>,
+    #[command(flatten)]
+    background: Background,
 }
 
 /// The words for [`mezzo_mount::Transport`].
@@ -64,106 +61,57 @@ impl From<Transport> for mezzo_mount::Transport {
 /// How many are told at the mount of those who can go past it.
 const NOTES: usize = 20;
 
-/// What the daemon tells when it serves; anything else is why it doesn't.
-const READY: &str = "ready\n";
-
 /// Runs it. Without `--foreground` it returns when the mount can be used.
 pub fn run(arguments: Arguments) -> Ending {
-    if arguments.foreground {
-        let ready = arguments.ready_fd.map(|fd| {
-            // SAFETY: `start_daemon` passed this descriptor on for this use alone.
-            std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) })
-        });
-        return serve(&arguments, ready);
+    if arguments.background.foreground {
+        return serve(&arguments);
     }
-    start_daemon(&arguments)
-}
-
-/// Starts this program again in a session of its own, and waits until it is ready.
-fn start_daemon(arguments: &Arguments) -> Ending {
-    let (mut ready, told) = std::io::pipe()?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("mount").arg("--foreground").arg("--ready-fd").arg(told.as_raw_fd().to_string());
+    let mut words: Vec<OsString> = Vec::new();
     if let Some(word) = arguments.transport.to_possible_value() {
-        command.arg("--transport").arg(word.get_name());
+        words.extend(["--transport".into(), word.get_name().into()]);
     }
-    if arguments.no_watch {
-        command.arg("--no-watch");
-    }
-    command.arg("--").arg(std::path::absolute(&arguments.directory)?);
+    words.extend(arguments.no_watch.then(|| "--no-watch".into()));
+    words.extend(["--".into(), std::path::absolute(&arguments.directory)?.into()]);
     if let Some(mountpoint) = &arguments.mountpoint {
-        command.arg(std::path::absolute(mountpoint)?);
+        words.push(std::path::absolute(mountpoint)?.into());
     }
-    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: these calls are allowed between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            libc::setsid();
-            // What the caller has open is not the daemon's: a file of the tree would never be closed.
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            libc::fcntl(told.as_raw_fd(), libc::F_SETFD, 0);
-            Ok(())
-        });
-    }
-    let daemon = command.spawn()?;
-    // The daemon has the other end; this process's own would keep the pipe open.
-    drop(command);
-    let mut answer = String::new();
-    ready.read_to_string(&mut answer)?;
-    match answer.strip_suffix(READY) {
-        Some(notes) => {
-            eprint!("{notes}");
-            Ok(())
-        }
-        None if answer.is_empty() => {
-            Err(Failure::Failed(format!("the daemon, process {}, ended before it was ready", daemon.id())))
-        }
-        None => Err(Failure::Failed(answer.trim_end().to_owned())),
-    }
+    daemon::start("mount", &words)
 }
 
-fn serve(arguments: &Arguments, ready: Option<std::fs::File>) -> Ending {
-    outlive_limits();
-    let started = start(arguments);
-    let (mount, server, replica, notes) = match (started, ready.as_ref()) {
-        (Ok(started), _) => started,
-        (Err(Failure::Failed(message)), Some(mut ready)) => {
-            ready.write_all(message.as_bytes())?;
-            return Err(Failure::Told);
-        }
-        (Err(failure), _) => return Err(failure),
+fn serve(arguments: &Arguments) -> Ending {
+    daemon::outlive_limits();
+    let waiting = arguments.background.waiting();
+    let started = match start(arguments) {
+        Ok(started) => started,
+        Err(failure) => return Err(waiting.failed(failure)),
     };
-    match ready {
-        Some(mut ready) => {
-            log_to(&replica)?;
-            ready.write_all(format!("{notes}{READY}").as_bytes())?;
-        }
-        None => eprint!("{notes}"),
-    }
+    let Started { mount, server, scan, replica, links, notes } = started;
+    waiting.ready(&notes, &replica)?;
     let behind = mount.behind().clone();
-    let comparison = Comparison::start(replica.clone(), server.1, move || behind.without().is_some());
+    let comparison = Comparison::start(replica.clone(), scan, move || behind.without().is_some());
     let again = comparison.asking();
     // It can't be asked any more once it has ended, with the mount.
     let served = mount.run(move || {
         let _ = again.send(());
     });
     comparison.stop().map_err(|_| Failure::Failed("the comparison of tree and log panicked".to_owned()))?;
-    drop(server.0);
+    drop(server);
+    links.end();
     // Threads that answer commands hold it too, and end with the process.
     replica.close();
     Ok(served?)
 }
 
-/// The limits of whoever starts it are not the daemon's: a log may be larger than any file of theirs. Where the limit can't be
-/// raised, a write beyond it is to fail and not to kill.
-fn outlive_limits() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let _ = setrlimit(Resource::Fsize, Rlimit { current: None, maximum: None });
-    // SAFETY: no handler is set, and no other thread runs yet.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+/// A mount that is ready to be served.
+struct Started {
+    mount: Mount,
+    server: Server,
+    scan: Progress,
+    replica: Arc<Replica>,
+    links: Arc<Links>,
+    /// What people should know.
+    notes: String,
 }
-
-type Started = (Mount, (Server, Progress), Arc<Replica>, String);
 
 fn start(arguments: &Arguments) -> Result<Started, Failure> {
     let directory = &arguments.directory;
@@ -187,15 +135,22 @@ fn start(arguments: &Arguments) -> Result<Started, Failure> {
     let mut notes = start.notes();
     let below =
         below.map_err(|error| notes.push(format!("who can go past the mount is not known: {error}"))).ok();
+    let audience: Arc<dyn Audience + Send + Sync> = Arc::new(mount.audience());
+    let links = Arc::new(Links::default());
+    if Upstream::is_known(&replica) {
+        let upstream = Upstream::start(replica.clone(), audience.clone());
+        let failed = |error| Failure::Failed(format!("could not begin as a client of the server: {error}"));
+        links.set_upstream(upstream.map_err(failed)?);
+    }
     let status = status(&replica, &mount, scan.clone(), below.clone());
     // The id may be a new one.
     let socket = socket_path(replica.fileset().config.replica);
-    let server = Server::start(&socket, replica.clone(), Box::new(mount.audience()), status)?;
+    let server = Server::start(&socket, replica.clone(), audience, links.clone(), status)?;
     // After the mount, so that nobody comes in between; it is not served yet, and not asked.
     notes.extend(below.iter().flat_map(|below| at_most(below.find().notes())));
     notes.extend(without(mount.access(), mount.behind()).iter().map(|without| format!("without {without}")));
     let notes = notes.iter().map(|note| format!("mezzo: {note}\n")).collect();
-    Ok((mount, (server, scan), replica, notes))
+    Ok(Started { mount, server, scan, replica, links, notes })
 }
 
 /// Where it is to be mounted, which has to be a directory.
@@ -297,14 +252,7 @@ fn status(
             broken: replica.broken().map(str::to_owned),
             trouble: replica.trouble(),
             scan: scan.lock().clone(),
+            link: None,
         }
     }
-}
-
-/// From here on, what the daemon has to say goes to `.mezzo/daemon.log`.
-fn log_to(replica: &Replica) -> Ending {
-    let path = replica.fileset().own_path("daemon.log");
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    rustix::stdio::dup2_stderr(&file)?;
-    Ok(())
 }

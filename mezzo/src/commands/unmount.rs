@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> Ending {
     }
 }
 
-fn wait_for_end(pid: u32) -> Ending {
+pub(super) fn wait_for_end(pid: u32) -> Ending {
     let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
     let daemon = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
         Ok(daemon) => daemon,

@@ -4,6 +4,8 @@
 mod client;
 mod server;
 
+use mezzo_net::server::ClientStatus;
+use mezzo_net::upstream::LinkStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::behind::{Process, Showing, Submount};
@@ -32,6 +34,40 @@ pub enum Request {
     Reintegrate(reintegrating::Wish),
     /// Take in records that are given. Root alone may.
     Take(reintegrating::Given),
+    /// Exchange everything with the server, and wait for it, at most so long.
+    Exchange {
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Connect to the server, or stay without a connection.
+    Online {
+        /// Which of them.
+        online: bool,
+    },
+    /// Make an invitation to the fileset.
+    Invite(Invitation),
+    /// The clients of the fileset.
+    Clients,
+    /// A client may not come any more.
+    Revoke {
+        /// Its number.
+        client: String,
+    },
+    /// Offer the fileset no more, and end. Root alone may.
+    End,
+}
+
+/// What somebody is invited to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Whether they may write.
+    pub write: bool,
+    /// For how many seconds it is good.
+    pub seconds: u64,
+    /// How their users are the server's: see `mezzo invite --help`.
+    pub mapping: String,
+    /// Where they find the server: HOST:PORT.
+    pub addresses: Vec<String>,
 }
 
 /// What the daemon answers.
@@ -51,6 +87,20 @@ pub enum Answer {
     Undone(Report),
     /// To [`Request::Reintegrate`] and [`Request::Take`].
     Reintegrated(reintegrating::Report),
+    /// To [`Request::Exchange`] and [`Request::Online`].
+    Link(LinkStatus),
+    /// To [`Request::Invite`].
+    Invited {
+        /// The link.
+        link: String,
+    },
+    /// To [`Request::Clients`].
+    Clients {
+        /// All of them.
+        clients: Vec<ClientStatus>,
+    },
+    /// To [`Request::Revoke`] and [`Request::End`].
+    Done,
     /// It was refused, or failed.
     Failed {
         /// Why.
@@ -106,4 +156,7 @@ pub struct Status {
     pub trouble: Option<String>,
     /// How the comparison of the tree with the log is going.
     pub scan: String,
+    /// How the connection to the server is, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkStatus>,
 }

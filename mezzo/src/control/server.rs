@@ -13,6 +13,7 @@ use mezzo_replica::undo::Audience;
 use mezzo_replica::{Caller, Replica};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::links::Links;
 use crate::{Failure, reintegrating, undoing};
 
 use super::{Answer, LINE_BYTES, Request, Status};
@@ -30,7 +31,8 @@ pub struct Server {
 /// What requests are answered from.
 struct Daemon {
     replica: Arc<Replica>,
-    audience: Box<dyn Audience + Send + Sync>,
+    audience: Arc<dyn Audience + Send + Sync>,
+    links: Arc<Links>,
     status: Box<dyn Fn() -> Status + Send + Sync>,
 }
 
@@ -39,7 +41,8 @@ impl Server {
     pub fn start(
         path: &Path,
         replica: Arc<Replica>,
-        audience: Box<dyn Audience + Send + Sync>,
+        audience: Arc<dyn Audience + Send + Sync>,
+        links: Arc<Links>,
         status: impl Fn() -> Status + Send + Sync + 'static,
     ) -> io::Result<Server> {
         if let Some(directory) = path.parent() {
@@ -54,7 +57,7 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-        let daemon = Arc::new(Daemon { replica, audience, status: Box::new(status) });
+        let daemon = Arc::new(Daemon { replica, audience, links, status: Box::new(status) });
         let answering = Arc::downgrade(&daemon);
         // Ends with the process: it holds nothing that has to be put away.
         std::thread::spawn(move || {
@@ -104,7 +107,7 @@ impl Daemon {
 
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
         match serde_json::from_slice(line) {
-            Ok(Request::Status) => Answer::Status((self.status)()),
+            Ok(Request::Status) => Answer::Status(Status { link: self.links.status(), ..(self.status)() }),
             Ok(Request::Open) => Answer::Opened,
             Ok(Request::Sync) => match self.replica.sync_all() {
                 Ok(recno) => Answer::Synced { recno: recno.0 },
@@ -120,8 +123,28 @@ impl Daemon {
             Ok(Request::Take(given)) => {
                 self.reintegrate(asker, |replica, audience| given.carry_out(replica, audience))
             }
+            Ok(Request::Exchange { seconds }) => answer(self.links.exchange(seconds)),
+            Ok(Request::Online { online }) => answer(self.links.set_online(online)),
+            Ok(Request::Invite(wanted)) => answer(self.links.invite(&self.replica, &wanted)),
+            Ok(Request::Clients) => answer(self.links.clients(&self.replica)),
+            Ok(Request::Revoke { client }) => answer(self.links.revoke(&self.replica, &client)),
+            Ok(Request::End)
+                if asker.who.uid != 0 && asker.who.uid != rustix::process::geteuid().as_raw() =>
+            {
+                Answer::Failed { message: "only root may end the server".to_owned() }
+            }
+            Ok(Request::End) => answer(self.links.end_offer()),
             Err(error) => Answer::Failed { message: format!("not a request: {error}") },
         }
+    }
+}
+
+/// What came of it, or why nothing did.
+fn answer(result: Result<Answer, Failure>) -> Answer {
+    match result {
+        Ok(answer) => answer,
+        Err(Failure::Failed(message)) => Answer::Failed { message },
+        Err(failure) => Answer::Failed { message: format!("it failed: {failure:?}") },
     }
 }
 
@@ -135,11 +158,7 @@ impl Daemon {
         if ![0, rustix::process::geteuid().as_raw()].contains(&asker.who.uid) {
             return Answer::Failed { message: "only root may have records reintegrated".to_owned() };
         }
-        match carry_out(&self.replica, &*self.audience) {
-            Ok(report) => Answer::Reintegrated(report),
-            Err(Failure::Failed(message)) => Answer::Failed { message },
-            Err(failure) => Answer::Failed { message: format!("it failed: {failure:?}") },
-        }
+        answer(carry_out(&self.replica, &*self.audience).map(Answer::Reintegrated))
     }
 }
 

@@ -43,6 +43,20 @@ fn plain(time: Time) -> String {
     format!("@{}.{:09}", time.seconds, time.nanoseconds)
 }
 
+/// Seconds of a length of time as people write it: `90s`, `30m`, `12h`, `7d`.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 60 * 60,
+        Some(b'd') => 24 * 60 * 60,
+        _ => return Err("give a number with s, m, h or d behind it".to_owned()),
+    };
+    let number: u64 =
+        text[..text.len() - 1].parse().map_err(|_| "it is not a number and s, m, h or d".to_owned())?;
+    number.checked_mul(unit).ok_or_else(|| "it is too long".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

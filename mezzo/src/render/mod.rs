@@ -1,6 +1,6 @@
 //! How records are shown: a line each, a sheet of all that one says, or JSON.
 
-mod clock;
+pub mod clock;
 mod columns;
 mod detail;
 mod difference;

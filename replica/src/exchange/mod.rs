@@ -281,7 +281,9 @@ fn told(stop: Stopped) -> Stop {
     let Stopped { record, path, why } = stop;
     let message = format!("{} {}: {why}", record.change.kind(), mezzo_core::name::escape(&path));
     let (answer, class) = match &why {
-        Why::Conflict(conflict) if conflict.class == Class::Permission => ("permission", conflict.class.word()),
+        Why::Conflict(conflict) if conflict.class == Class::Permission => {
+            ("permission", conflict.class.word())
+        }
         Why::Conflict(conflict) => ("conflict", conflict.class.word()),
         Why::Damaged(_) => ("damage", ""),
         Why::Resource(_) => ("resource", ""),

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::host::{self, proc_path};
 
+pub use crate::host::write_whole;
 pub use config::{Config, ConfigError, Digests};
 pub use lock::Lock;
 

@@ -1,0 +1,409 @@
+//! One connection, from its greeting to its end.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mezzo_core::session::message::{Body, Goodbye, Message, Records, Refused};
+use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
+use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
+use mezzo_replica::exchange::{Along, Known};
+use mezzo_replica::log::Reader;
+use mezzo_replica::receive::{DataSource, OnData};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Hub;
+use super::wire::{self, Frame, Sender};
+use crate::data::{self, Fetches, NotFetched, Provider};
+
+/// How long a goodbye may take to be sent.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Which side this is.
+pub enum Role {
+    /// The client. `takes_snapshot`: it has no records, and takes a snapshot instead of the records of long ago.
+    Client {
+        /// See there.
+        takes_snapshot: bool,
+    },
+    /// The server, for a client that was let in.
+    Server(Account),
+}
+
+/// What is asked of each record that comes, and of its data.
+pub trait Rules: Send + Sync {
+    /// Whether the other side may send this record.
+    fn allows(&self, record: &Record) -> Result<(), Refused>;
+
+    /// Whether each record's own user has to be allowed what it did.
+    fn judges(&self) -> bool;
+
+    /// Whether the bytes of a version are brought at once; else the file is without them until somebody wants them.
+    fn brings(&self, object: ObjectId, version: DataVersion, size: u64) -> bool;
+
+    /// The answer to a client that wants its certificate renewed; waits for the disk.
+    fn renew(&self, _request: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Something happened that is not the session's own affair.
+    fn note(&self, peer: ReplicaId, note: &Note);
+}
+
+/// How a session stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// The other replica, once it is known.
+    pub peer: Option<ReplicaId>,
+    /// Up to where this side's log is durable over there.
+    pub acknowledged: Recno,
+    /// Everything that the server had at the beginning is here.
+    pub is_caught_up: bool,
+    /// A record of this side that the other can't do.
+    pub refused: Option<Refused>,
+    /// A record of the other that can't be done here.
+    pub stuck: Option<Refused>,
+    /// What it is waiting for, other than the connection.
+    pub waiting: Option<String>,
+    /// Objects of a snapshot that are here, of how many.
+    pub snapshot: Option<(u64, u64)>,
+}
+
+/// What a running session can be told.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Handle {
+    /// A handle, and where what it is told comes out.
+    pub fn new() -> (Handle, mpsc::UnboundedReceiver<Event>) {
+        let (events, told) = mpsc::unbounded_channel();
+        (Handle { events }, told)
+    }
+
+    /// Something happened; false where the session has ended.
+    pub fn tell(&self, event: Event) -> bool {
+        self.events.send(event).is_ok()
+    }
+
+    /// Ends the session in order.
+    pub fn end(&self, reason: Reason, message: &str) {
+        let goodbye = Goodbye { reason: reason.word().to_owned(), message: message.to_owned() };
+        self.tell(Event::Say(Body::Goodbye(goodbye)));
+    }
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+}
+
+/// What one session is made of.
+pub struct Session {
+    /// The replica.
+    pub hub: Arc<Hub>,
+    /// Which side this is.
+    pub role: Role,
+    /// What is asked of the other is told to be connected, and not, here.
+    pub fetches: Arc<Fetches>,
+    /// What is asked of records.
+    pub rules: Arc<dyn Rules>,
+    /// What it is told from outside.
+    pub events: mpsc::UnboundedReceiver<Event>,
+    /// Where it is told how it stands.
+    pub standing: watch::Sender<Standing>,
+}
+
+enum Machine {
+    Client(Box<Client>),
+    Server(Box<Server>),
+}
+
+impl Machine {
+    fn on(&mut self, event: Event) -> Vec<Act> {
+        match self {
+            Machine::Client(client) => client.on(event),
+            Machine::Server(server) => server.on(event),
+        }
+    }
+}
+
+struct Driver {
+    hub: Arc<Hub>,
+    machine: Machine,
+    rules: Arc<dyn Rules>,
+    fetches: Arc<Fetches>,
+    provider: Arc<Provider>,
+    sender: Sender,
+    known: Arc<Mutex<Known>>,
+    reader: Arc<Reader>,
+    peer: ReplicaId,
+    standing: watch::Sender<Standing>,
+    /// What was begun in other threads, and says when it is done.
+    done: mpsc::UnboundedSender<Event>,
+    running: tokio::task::JoinSet<()>,
+    ended: Option<Ended>,
+}
+
+/// Runs a session over `stream`, until either side ends it or the connection does.
+pub async fn drive<S>(stream: S, session: Session) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let Session { hub, role, fetches, rules, mut events, standing } = session;
+    let failed = |message: String| Ended { reason: Reason::Failed, message };
+    let replica = hub.replica.clone();
+    let begun = tokio::task::spawn_blocking(move || {
+        Ok::<_, mezzo_replica::Error>((replica.facts()?, replica.log_reader()?))
+    });
+    let (facts, reader) = match begun.await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => return failed(error.to_string()),
+        Err(error) => return failed(error.to_string()),
+    };
+    let mut durable = hub.durable();
+    let (mut frames, sender, writing) = wire::open(stream);
+    let provider = Provider::new(hub.replica.clone(), sender.clone());
+    let (done, mut dones) = mpsc::unbounded_channel();
+    let (machine, first) = begin(role, facts);
+    let mut driver = Driver {
+        hub,
+        machine,
+        rules,
+        fetches: fetches.clone(),
+        provider: provider.clone(),
+        sender: sender.clone(),
+        known: Arc::default(),
+        reader: Arc::new(reader),
+        peer: ReplicaId(0),
+        standing,
+        done,
+        running: tokio::task::JoinSet::new(),
+        ended: None,
+    };
+    driver.fetches.connect(Some(sender.clone()));
+    driver.carry_out(first);
+    let clock = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        if let Some(ended) = driver.ended.take() {
+            break ended;
+        }
+        tokio::select! {
+            frame = frames.next() => match frame {
+                Ok(Some(bytes)) => driver.hear(&bytes),
+                Ok(None) => break Ended { reason: Reason::Dead, message: "the connection was ended by the other side".into() },
+                Err(error) => break Ended { reason: Reason::Dead, message: error.to_string() },
+            },
+            Some(event) = dones.recv() => driver.tell(event),
+            Some(event) = events.recv() => driver.tell(event),
+            Ok(()) = durable.changed() => {
+                let upto = *durable.borrow_and_update();
+                driver.tell(Event::Durable(upto));
+            }
+            _ = ticks.tick() => driver.tell(Event::Tick(clock.elapsed().as_secs())),
+        }
+    };
+    fetches.connect(None);
+    provider.close();
+    // What is being done to the replica is done to its end: the next session begins with what it left.
+    while driver.running.join_next().await.is_some() {}
+    drop((driver, provider, sender));
+    let writing_ends = tokio::time::timeout(PARTING, writing);
+    // Who is gone is not told goodbye.
+    let _ = writing_ends.await;
+    ended
+}
+
+fn begin(role: Role, facts: Facts) -> (Machine, Vec<Act>) {
+    match role {
+        Role::Client { takes_snapshot } => {
+            let takes = takes_snapshot && facts.last == Recno::NONE;
+            let (client, acts) = Client::new(facts, takes, None);
+            (Machine::Client(Box::new(client)), acts)
+        }
+        Role::Server(account) => (Machine::Server(Box::new(Server::new(facts, account))), Vec::new()),
+    }
+}
+
+impl Driver {
+    fn tell(&mut self, event: Event) {
+        let acts = self.machine.on(event);
+        self.carry_out(acts);
+    }
+
+    fn hear(&mut self, bytes: &[u8]) {
+        match Frame::read(bytes) {
+            Ok(Frame::Session(message)) => {
+                self.learn(&message);
+                self.tell(Event::Message(message));
+            }
+            Ok(Frame::Data(message)) => {
+                if let Err(why) = self.hear_of_data(message) {
+                    self.break_off(why);
+                }
+            }
+            Ok(Frame::Renewal) => {
+                let (rules, sender, request) = (self.rules.clone(), self.sender.clone(), bytes.to_vec());
+                self.running.spawn_blocking(move || {
+                    rules.renew(&request).map(|answer| sender.raw(answer)).unwrap_or(())
+                });
+            }
+            Err(error) => self.break_off(error.to_string()),
+        }
+    }
+
+    fn hear_of_data(&self, message: data::DataMessage) -> Result<(), String> {
+        let number = message.number;
+        match message.body {
+            Some(data::Body::Want(want)) => self.provider.want(number, want)?,
+            Some(data::Body::More(more)) => self.provider.more(number, more.upto),
+            Some(data::Body::Stop(_)) => self.provider.stop(number),
+            Some(data::Body::Piece(piece)) => self.fetches.hear(number, Ok(piece))?,
+            Some(data::Body::Gone(gone)) => self.fetches.hear(number, Err(gone))?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn break_off(&mut self, why: String) {
+        let goodbye = Goodbye { reason: Reason::Protocol.word().to_owned(), message: why };
+        self.tell(Event::Say(Body::Goodbye(goodbye)));
+    }
+
+    /// What the other has, as it says itself.
+    fn learn(&mut self, message: &Message) {
+        let heads: Vec<_> = match &message.body {
+            Some(Body::Hello(hello)) => {
+                self.peer = ReplicaId(hello.replica);
+                hello.ids.iter().map(|id| (ReplicaId(id.replica), Recno(id.recno))).collect()
+            }
+            Some(Body::Welcome(welcome)) => {
+                self.peer = ReplicaId(welcome.replica);
+                welcome.heads.iter().map(|head| (ReplicaId(head.replica), Recno(head.recno))).collect()
+            }
+            _ => return,
+        };
+        *self.known.lock() = Known::new(heads);
+    }
+
+    fn carry_out(&mut self, acts: Vec<Act>) {
+        for act in acts {
+            match act {
+                Act::Send(message) => self.sender.session(&message),
+                Act::Read { after, upto } => self.read(after, upto),
+                Act::Apply(records) => self.apply(records),
+                Act::Install(piece) => self.install(piece),
+                Act::ReadSnapshot(from) => self.read_snapshot(from),
+                Act::Note(note) => self.note(note),
+                Act::Close(reason, message) => self.ended = Some(Ended { reason, message }),
+            }
+        }
+    }
+
+    /// Does something that takes its time in another thread, and tells of it.
+    fn begin(&mut self, work: impl FnOnce() -> Event + Send + 'static) {
+        let done = self.done.clone();
+        self.running.spawn_blocking(move || {
+            // Where the session has ended, nobody has to know.
+            let _ = done.send(work());
+        });
+    }
+
+    fn read(&mut self, after: Recno, upto: Recno) {
+        let (hub, reader, known) = (self.hub.clone(), self.reader.clone(), self.known.clone());
+        self.begin(move || {
+            let read = hub.replica.outgoing(&reader, (after, upto), &mut known.lock());
+            match read {
+                Ok(batch) => Event::Read(batch),
+                Err(error) => failure(format!("could not read the log: {error}")),
+            }
+        });
+    }
+
+    fn apply(&mut self, records: Records) {
+        let (hub, rules, known, peer) = (self.hub.clone(), self.rules.clone(), self.known.clone(), self.peer);
+        let fetches = self.fetches.clone();
+        self.begin(move || {
+            let rest = Remote { fetches: &fetches, rules: &*rules };
+            let along = Along::new(&records, &rest);
+            let is_allowed = |record: &Record| {
+                // It need not go back to where it came from.
+                known.lock().add(record.origin);
+                rules.allows(record)
+            };
+            let how = (OnData::Bring(&along), rules.judges());
+            let outcome = hub.replica.incoming(peer, &records, how, &is_allowed, &*hub.audience);
+            match hub.replica.sync_log() {
+                Ok(upto) => hub.is_durable(upto),
+                Err(error) => return Event::Applied(Outcome::Failed(error.to_string())),
+            }
+            Event::Applied(outcome)
+        });
+    }
+
+    fn install(&mut self, _piece: mezzo_core::session::message::Snapshot) {
+        self.break_off("no snapshot is taken here".to_owned());
+    }
+
+    fn read_snapshot(&mut self, _from: u64) {
+        self.break_off("no snapshot is given here".to_owned());
+    }
+
+    fn note(&mut self, note: Note) {
+        self.rules.note(self.peer, &note);
+        self.standing.send_modify(|standing| match note {
+            Note::Open { replica, acknowledged } => {
+                *standing = Standing { peer: Some(replica), acknowledged, ..Standing::default() };
+            }
+            Note::Acknowledged(upto) => standing.acknowledged = upto,
+            Note::Refused(refused) => standing.refused = Some(refused),
+            Note::Stuck(Stop { refused }) => standing.stuck = Some(refused),
+            Note::Waiting(why) => standing.waiting = Some(why),
+            Note::CaughtUp => (standing.is_caught_up, standing.waiting) = (true, None),
+            _ => {}
+        });
+    }
+}
+
+/// This side can't go on: said to the other, and the end.
+fn failure(message: String) -> Event {
+    Event::Say(Body::Goodbye(Goodbye { reason: Reason::Failed.word().to_owned(), message }))
+}
+
+/// Data that the other side has.
+struct Remote<'a> {
+    fetches: &'a Fetches,
+    rules: &'a dyn Rules,
+}
+
+impl DataSource for Remote<'_> {
+    fn bring(
+        &self,
+        object: ObjectId,
+        version: DataVersion,
+        size: u64,
+        to: BorrowedFd<'_>,
+    ) -> io::Result<bool> {
+        if !self.rules.brings(object, version, size) {
+            return Ok(false);
+        }
+        match self.fetches.fetch((object, version, size), 0, to, &|| true) {
+            Ok(_) => Ok(true),
+            // A later version, whose record follows, has taken its place.
+            Err(NotFetched::Gone(_)) => Ok(false),
+            Err(NotFetched::Write(error)) => Err(error),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A replica, and how far its log is durable: what all its sessions share.
+
+use std::sync::Arc;
+
+use mezzo_core::Recno;
+use mezzo_replica::Replica;
+use mezzo_replica::undo::Audience;
+use tokio::sync::{Notify, watch};
+
+/// A replica that has sessions.
+pub struct Hub {
+    /// The replica.
+    pub replica: Arc<Replica>,
+    /// Who uses the tree while records arrive.
+    pub audience: Arc<dyn Audience + Send + Sync>,
+    durable: watch::Sender<Recno>,
+    grown: Arc<Notify>,
+}
+
+impl Hub {
+    /// Has the log made durable as it grows, as long as the hub is there. Called within a runtime.
+    pub fn start(
+        replica: Arc<Replica>,
+        audience: Arc<dyn Audience + Send + Sync>,
+    ) -> Result<Arc<Hub>, mezzo_replica::Error> {
+        let last = replica.sync_log()?;
+        let grown = Arc::new(Notify::new());
+        let wakes = grown.clone();
+        replica.on_commit(Some(Box::new(move || wakes.notify_one())));
+        let hub =
+            Arc::new(Hub { replica, audience, durable: watch::Sender::new(last), grown: grown.clone() });
+        let weak = Arc::downgrade(&hub);
+        tokio::spawn(async move {
+            loop {
+                grown.notified().await;
+                let Some(hub) = weak.upgrade() else { return };
+                // All that grew while the last sync was on its way is covered by one.
+                let replica = hub.replica.clone();
+                match tokio::task::spawn_blocking(move || replica.sync_log()).await {
+                    Ok(Ok(upto)) => hub.is_durable(upto),
+                    // Where the log can't be written, the replica tells so, and nothing more is sent.
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
+        });
+        // What was made meanwhile.
+        hub.grown.notify_one();
+        Ok(hub)
+    }
+
+    /// How far the log is durable, from now on.
+    pub fn durable(&self) -> watch::Receiver<Recno> {
+        self.durable.subscribe()
+    }
+
+    /// The log is durable up to this record.
+    pub fn is_durable(&self, upto: Recno) {
+        self.durable.send_if_modified(|durable| {
+            let is_more = upto > *durable;
+            *durable = upto.max(*durable);
+            is_more
+        });
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.replica.on_commit(None);
+    }
+}
