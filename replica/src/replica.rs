@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mezzo_core::limits::RECORD_BYTES;
@@ -72,6 +72,8 @@ pub struct Replica {
     durable: AtomicU64,
     broken: OnceLock<String>,
     trouble: Mutex<Trouble>,
+    /// Whether what was in flight at the last use is in order.
+    in_order: AtomicBool,
     _lock: Lock,
 }
 
@@ -210,6 +212,7 @@ impl Replica {
             durable: AtomicU64::new(last.0),
             broken: OnceLock::new(),
             trouble: Mutex::default(),
+            in_order: AtomicBool::new(false),
             _lock: lock,
         };
         let CaughtUp { records: replayed, mut made, received, changed_here } = replica.catch_up()?;
@@ -250,6 +253,7 @@ impl Replica {
             let lost = (recovered == Recovered::PowerLost).then(|| replica.last_time()).transpose()?;
             replica.take_in_attic(lost)?;
         }
+        replica.in_order.store(true, Ordering::Relaxed);
         Ok((replica, Start { tail: opened.tail, replayed, rebuilt, recovered, resumed, received, new_id }))
     }
 
@@ -685,7 +689,10 @@ impl Replica {
             crate::say!("mezzo: could not write the index: {error}; it will be made up from the log");
         }
         // What is not in order is looked at again at the next start.
-        let in_order = written.is_ok() && self.broken.get().is_none() && self.opens.written().is_empty();
+        let in_order = self.in_order.load(Ordering::Relaxed)
+            && written.is_ok()
+            && self.broken.get().is_none()
+            && self.opens.written().is_empty();
         if self.is_host_full() {
             // The room that was kept must be there for whoever removes things first.
             self.log.keep_room();
