@@ -9,8 +9,10 @@ a file open goes on reading the bytes that it had. After each round
 - each log has each record of the other exactly once, by its origin;
 - the one that took has recorded nothing of its own, unless its users did something.
 
-With --steps, a small log with records of all kinds is taken in by a replica that is not mounted, and killed before the N-th
-system call that changes anything, for N over the whole run.
+With --steps, small logs are taken in by a replica that is not mounted, and killed before the N-th system call that changes
+anything, for N over the whole run: records of all kinds by an empty one, and by one that has their files, and did some of the
+same itself, records that change them. Or the machine counts as restarted then, as after a power loss with all written out; and
+what recovers is killed before each of its calls too.
 """
 
 import argparse
@@ -77,6 +79,20 @@ chmod 4755 f && chown 5:6 d/g && setfattr -n user.k -v v f && setfattr -n user.k
 setfacl -m u:7:r d/h && setfacl -d -m u:7:rx d/e && printf more >> d/g && truncate -s 2 d/h && touch -d @1000000000.5 f
 mv d/g d/e/g && mv d/e/g f2 && printf other > o && mv o f2 && python3 -c 'import ctypes; ctypes.CDLL(None).renameat2(-100, b"f", -100, b"d/h", 2)'
 rm s p && mkdir gone && rmdir gone && mv d dd && printf again > dd/h && rm dd/l && setfattr -x user.k dd/h && mkdir dd/e/x && head -c 100000 /dev/zero > big
+"""
+
+# What both have; then what one does; and what the other does too, on its own.
+SHARED = r"""
+mkdir d d/e && printf one > d/f && ln d/f d/e/f && ln d/f f && printf two > d/g && printf three > d/e/h && printf four > i && printf five > d/j
+mkdir d/k d/l && printf six > d/k/n && printf seven > d/k/m
+"""
+CHANGES = r"""
+printf longer > d/f && truncate -s 0 d/f && truncate -s 0 d/g && printf more > d/g && printf again >> d/e/h && mv d/e/h i && truncate -s 3 i
+rm d/k/n && mv d/k/m d/l/m && rm d/j && chmod 600 d/f && rm f
+"""
+# As if before, so that the times of the directories are left to the records that arrive.
+SAME = r"""
+rm d/k/n && mv d/k/m d/l/m && rm d/j && touch -d @1000000000.5 d d/k d/l
 """
 
 
@@ -303,11 +319,11 @@ def own_of(taken, given):
     return [record for record in taken if record["origin"] not in known and record["kind"] not in LOCAL]
 
 
-def each_once(given, taken):
-    """Each record that concerns others is in both logs, once."""
+def each_once(given, taken, most=1):
+    """Each record that concerns others is in both logs, once; in up to `most` parts, where what it did was there."""
     counts = collections.Counter(record["origin"] for record in taken)
     for record in given:
-        if record["kind"] not in LOCAL and counts[record["origin"]] != 1:
+        if record["kind"] not in LOCAL and not 1 <= counts[record["origin"]] <= most:
             raise Failure(f"{counts[record['origin']]} times in the other log: {record}")
 
 
@@ -322,17 +338,22 @@ CHANGING = ("write,pwrite64,writev,pwritev,openat,rename,renameat,renameat2,link
 class Steps:
     """A kill before each system call."""
 
-    def __init__(self, programs, kind):
+    def __init__(self, programs, kind, scene, power, twice):
         self.programs = programs
         self.log = LOGS / "reintegrate-steps.log"
         self.log.unlink(missing_ok=True)
         self.host = FileSystem(kind)
+        self.shared, self.changes, self.same = scene
+        self.power = power
+        self.twice = twice
         self.giver = self.host.path / "giver"
         self.mezzo("init", self.giver)
-        self.mezzo("mount", self.giver)
-        run(["sh", "-ec", ALL_KINDS], log=self.log, cwd=self.giver)
-        self.mezzo("unmount", self.giver)
+        self.work(self.giver, self.shared)
+        self.giver_before = self.host.path / "before"
+        run(["cp", "-a", self.giver, self.giver_before], log=self.log)
+        self.work(self.giver, self.changes)
         self.records = self.log_of(self.giver)
+        self.taken = 0
 
     def mezzo(self, command, *arguments, **options):
         return run([self.programs.mezzo, command, *arguments], log=self.log, timeout=60, **options)
@@ -340,20 +361,30 @@ class Steps:
     def log_of(self, path):
         return [json.loads(line) for line in self.mezzo("log", path, "--json").output.split("\n") if line.startswith("{")]
 
+    def work(self, path, script):
+        if script:
+            self.mezzo("mount", path)
+            run(["sh", "-ec", script], log=self.log, cwd=path)
+            self.mezzo("unmount", path)
+
     def new_taker(self):
         taker = self.host.path / "taker"
         shutil.rmtree(taker, ignore_errors=True)
         self.mezzo("init", taker, "--replica-of", self.giver)
+        if self.shared:
+            self.mezzo("reintegrate", self.giver_before, "--onto", taker)
+            self.work(taker, self.same)
+        self.own = len(own_of(self.log_of(taker), self.records))
         return taker
 
     def traced(self, taker, *options):
         command = [self.programs.mezzo, "reintegrate", self.giver, "--onto", taker]
         return run(["strace", "-f", *options, *command], log=self.log, may_fail=True, timeout=60)
 
-    def calls(self):
+    def calls(self, taker):
         """How often each call is made in a whole run, by the thread that makes it most often."""
         trace = WORK / "trace"
-        ended = self.traced(self.new_taker(), "-o", trace, "-e", "trace=" + ",".join(f"?{call}" for call in CHANGING))
+        ended = self.traced(taker, "-o", trace, "-e", "trace=" + ",".join(f"?{call}" for call in CHANGING))
         if ended.status != 0:
             raise Failure(f"mezzo reintegrate ended with {ended.status}, see {self.log}")
         counts = collections.Counter()
@@ -365,20 +396,34 @@ class Steps:
             most[call] = max(most.get(call, 0), count)
         return sorted(most.items())
 
-    def visit(self, call, number):
-        taker = self.new_taker()
+    def kill(self, taker, call, number):
         ended = self.traced(taker, "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
+        if self.power and (taker / ".mezzo/lml").exists():
+            forget_boot(taker)
+        return ended.status != 0
+
+    def visit(self, step, chance):
+        taker = self.new_taker()
+        killed = self.kill(taker, *step)
+        if self.twice:
+            call, count = chance.choice(self.again)
+            self.said = f", then before {call} number {(number := chance.randint(1, count))}"
+            self.kill(taker, call, number)
         self.mezzo("reintegrate", self.giver, "--onto", taker)
         self.mezzo("verify", taker)
         run([self.programs.compare, self.giver, taker], log=self.log)
         taken = self.log_of(taker)
-        each_once(self.records, taken)
-        if own := own_of(taken, self.records):
+        each_once(self.records, taken, most=3 if self.same else 1)
+        if own := own_of(taken, self.records)[self.own:]:
             raise Failure(f"it has recorded of its own: {own[-1]}")
-        return ended.status != 0
+        return killed
 
     def run(self, most, chance, one=None):
-        calls = self.calls()
+        calls = self.calls(self.new_taker())
+        taker = self.new_taker()
+        self.kill(taker, "unlinkat", 1)
+        # Those of a run that has to recover first.
+        self.again = self.calls(taker)
         points = [(call, number) for call, count in calls for number in range(1, count + 1)]
         visited = points if most is None or most >= len(points) else chance.sample(points, most)
         if one is not None:
@@ -386,13 +431,22 @@ class Steps:
             visited = [(call, int(number))]
         killed = 0
         for call, number in visited:
+            self.said = ""
             try:
-                killed += self.visit(call, number)
+                killed += self.visit((call, number), chance)
             except Failure as failure:
-                raise Failure(f"killed before {call} number {number}: {failure}") from None
+                raise Failure(f"killed before {call} number {number}{self.said}: {failure}") from None
         say(f"{killed} of {len(points)} system calls visited, each of {len(calls)} kinds of them once for each time that it is made; "
             f"{len(self.records)} records")
         self.host.unmount()
+
+
+def all_steps(programs, options, chance):
+    for what, scene in [("records of all kinds", (None, ALL_KINDS, None)), ("changes of what is there", (SHARED, CHANGES, SAME))]:
+        for power in [False, True]:
+            for twice in [False, True]:
+                say(f"{what}, {'a power loss' if power else 'a kill'}{' and another' if twice else ''}")
+                Steps(programs, options.filesystem, scene, power, twice).run(options.steps or None, chance, options.step)
 
 
 def series(programs, kind, seed, count, only):
@@ -426,7 +480,7 @@ def main():
     say(f"seed {seed}")
     programs = Programs.of(options)
     if options.steps is not None or options.step is not None:
-        return Steps(programs, options.filesystem).run(options.steps or None, random.Random(seed), options.step)
+        return all_steps(programs, options, random.Random(seed))
     (LOGS / "reintegrate.log").unlink(missing_ok=True)
     only = getattr(Pair, options.only) if options.only else None
     for at in range(0, options.rounds, ROUNDS):

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::lml::{InFlight, Operation, Writer};
 use crate::meet::Met;
 use crate::perform::Caller;
+use crate::receive::Logged;
 use crate::replica::{Order, Replica, host_now};
 
 /// How the last use ended, and what was done about it.
@@ -34,17 +35,24 @@ pub enum Recovered {
 }
 
 impl Replica {
-    /// Puts in order what was in flight when the replica was in use last.
-    pub(crate) fn recover(&self, in_flight: InFlight, unmet: &[Unmet]) -> Result<Recovered, Error> {
+    /// Puts in order what was in flight when the replica was in use last. `logged` are records that the power cut off.
+    pub(crate) fn recover(
+        &self,
+        in_flight: InFlight,
+        unmet: &[Unmet],
+        logged: Option<Logged>,
+    ) -> Result<Recovered, Error> {
         match in_flight {
             InFlight::Nothing => Ok(Recovered::InOrder),
             InFlight::PowerLost { since } => {
                 self.redo(since.unwrap_or_else(host_now), unmet)?;
+                logged.map_or(Ok(()), Logged::end)?;
                 self.opens.lml().recovered()?;
                 Ok(Recovered::PowerLost)
             }
             InFlight::Killed { operation, writers } => {
                 let first = self.last();
+                self.part_attic_from_tree()?;
                 match operation {
                     Some(operation) if operation.recno > first => self.recover_operation(&operation)?,
                     Some(Operation { object: Some(object), who, .. }) => {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mezzo_core::limits::RECORD_BYTES;
@@ -31,6 +31,7 @@ use crate::outdated::Outdated;
 use crate::perform::Caller;
 use crate::receive::touched_by;
 use crate::recover::{Recovered, Unmet};
+use crate::undo::innermost;
 
 /// Bytes that the log must have room for before any operation begins: a large record, and then some.
 const ROOM: u64 = 512 << 10;
@@ -73,6 +74,8 @@ pub struct Replica {
     trouble: Mutex<Trouble>,
     /// Who is told that the log has grown.
     pub(crate) listener: RwLock<Option<Listener>>,
+    /// Whether what was in flight at the last use is in order.
+    in_order: AtomicBool,
     _lock: Lock,
 }
 
@@ -190,8 +193,8 @@ impl Replica {
         let mount = host::stat(fileset.root())?.mount;
         let last = index.applied();
         let (inodes, known) = Inodes::open(&fileset.own_path("inodes"))?;
-        let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let begun = host_now();
+        let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
         let in_flight = match in_flight {
             InFlight::PowerLost { since: None } => InFlight::PowerLost { since: Some(begun) },
@@ -215,6 +218,7 @@ impl Replica {
             broken: OnceLock::new(),
             trouble: Mutex::default(),
             listener: RwLock::default(),
+            in_order: AtomicBool::new(false),
             _lock: lock,
         };
         let CaughtUp { records: replayed, mut made, received, changed_here } = replica.catch_up()?;
@@ -235,25 +239,27 @@ impl Replica {
         if let Some(written) = body::written(&replica.fileset)? {
             replica.opens.lml().seal(written)?;
         }
-        let (resumed, received) = if is_power_lost {
+        let (resumed, received, logged) = if is_power_lost {
             for object in received {
                 replica.index.met(object, None, begun)?;
             }
-            (None, replica.log_received(&mut made, begun)?)
+            let logged = replica.log_received(&mut made, begun)?;
+            (None, logged.as_ref().map(|logged| logged.records), logged)
         } else {
             let operation = match &in_flight {
                 InFlight::Killed { operation, .. } => operation.as_ref(),
                 _ => None,
             };
-            (replica.resume_undo()?, replica.resume_receiving(operation)?)
+            (replica.resume_undo()?, replica.resume_receiving(operation)?, None)
         };
-        let recovered = replica.recover(in_flight, &made)?;
+        let recovered = replica.recover(in_flight, &made, logged)?;
         let resumed = if is_power_lost { replica.resume_undo()? } else { resumed };
         replica.take_in_ranges(recovered == Recovered::PowerLost)?;
         if recovered != Recovered::InOrder || rebuilt {
             let lost = (recovered == Recovered::PowerLost).then(|| replica.last_time()).transpose()?;
             replica.take_in_attic(lost)?;
         }
+        replica.in_order.store(true, Ordering::Relaxed);
         Ok((replica, Start { tail: opened.tail, replayed, rebuilt, recovered, resumed, received, new_id }))
     }
 
@@ -355,12 +361,17 @@ impl Replica {
     }
 
     fn make_index_durable(&self) -> Result<(), Error> {
+        // In order, as what was received has its own ctimes only once it is settled.
+        let order = self.order.lock();
         // What was noted before the layer is taken is in the layer.
         let noted = self.inodes.noted();
-        // The index never knows of records that the log may lose.
-        let recno = self.sync_log()?;
-        self.index.write_behind(true)?;
-        self.durable.store(recno.0, Ordering::Relaxed);
+        let applied = self.index.applied();
+        self.index.write_behind_after(true, || {
+            drop(order);
+            // The index never knows of records that the log may lose.
+            self.sync_log().map(drop)
+        })?;
+        self.durable.store(applied.0, Ordering::Relaxed);
         let _order = self.order.lock();
         Ok(self.inodes.forget(noted)?)
     }
@@ -627,16 +638,18 @@ impl Replica {
         for record in self.log.reader()?.from(order.last.next()) {
             let record = record?;
             self.index.apply(&record, Local::default())?;
-            if let Change::Make { object, state, .. } = &record.change {
+            if let Change::Make { object, state, .. } = innermost(&record.change) {
                 caught_up.made.push(Unmet { object: *object, made: state.attributes.ctime });
             }
-            for object in touched_by(&record.change) {
-                if record.origin.recno == record.recno && record.origin.replica == self.log.replica() {
-                    let was_received = caught_up.received.remove(&object);
-                    caught_up.changed_here.extend(was_received.then_some(object));
-                } else {
-                    caught_up.received.insert(object);
-                }
+            let is_own = record.origin.recno == record.recno && record.origin.replica == self.log.replica();
+            let told = touched_by(&record.change);
+            for object in told.iter().filter(|_| is_own) {
+                let was_received = caught_up.received.remove(object);
+                caught_up.changed_here.extend(was_received.then_some(*object));
+            }
+            if !is_own || matches!(record.change, Change::UndoOf { .. }) {
+                let moved = self.moved_by(&record.change)?.into_iter();
+                caught_up.received.extend(moved.filter(|object| !is_own || !told.contains(object)));
             }
             order.last = record.recno;
             caught_up.records += 1;
@@ -654,7 +667,8 @@ struct CaughtUp {
     records: u64,
     /// Objects that the records made.
     made: Vec<Unmet>,
-    /// Objects that a record of another replica has touched last: its ctimes are not the host's.
+    /// Objects whose ctimes on the host the record that touched them last does not tell: it is another replica's, or took back data,
+    /// which moves directories.
     received: HashSet<ObjectId>,
     /// Objects that were touched here after that.
     changed_here: HashSet<ObjectId>,
@@ -684,7 +698,10 @@ impl Replica {
             crate::say!("mezzo: could not write the index: {error}; it will be made up from the log");
         }
         // What is not in order is looked at again at the next start.
-        let in_order = written.is_ok() && self.broken.get().is_none() && self.opens.written().is_empty();
+        let in_order = self.in_order.load(Ordering::Relaxed)
+            && written.is_ok()
+            && self.broken.get().is_none()
+            && self.opens.written().is_empty();
         if self.is_host_full() {
             // The room that was kept must be there for whoever removes things first.
             self.log.keep_room();

@@ -276,3 +276,47 @@ fn random_step(bench: &Bench, random: &mut Random, opens: &[Opened]) {
         _ => {}
     }
 }
+
+/// A file that is given to others of its names is linked into the attic on its way.
+#[test]
+fn a_link_that_an_end_left_in_the_attic_is_not_written_over() {
+    let mut bench = Bench::with(AtticPolicy::default());
+    create(&bench, "f", b"first");
+    let g = create(&bench, "g", b"other");
+    bench.replica = None;
+    let root = bench.root();
+    std::fs::hard_link(root.join("f"), root.join(".mezzo/attic/unfinished")).unwrap();
+    bench.reopen();
+    write(&bench, g, b"again");
+    assert_eq!(std::fs::read(root.join("f")).unwrap(), b"first");
+    bench.replica().take_in(&mut |_| true).unwrap();
+    bench.check();
+}
+
+/// What is about to be replaced is linked into the attic before, and may stay in the tree after all.
+#[test]
+fn a_file_of_the_tree_is_not_kept_as_it_stands() {
+    let mut bench = Bench::with(AtticPolicy::default());
+    let f = create(&bench, "f", b"first");
+    let version = bench.replica().entry(f).unwrap().version().unwrap();
+    let last = bench.replica().last();
+    bench.replica = None;
+    let root = bench.root();
+    let kept = root.join(".mezzo/attic").join(version.to_string());
+    std::fs::hard_link(root.join("f"), &kept).unwrap();
+    // It was killed.
+    std::fs::File::options()
+        .write(true)
+        .open(root.join(".mezzo/lml"))
+        .unwrap()
+        .write_all_at(&[0], 32)
+        .unwrap();
+    bench.reopen();
+    bench.replica().take_in(&mut |_| true).unwrap();
+    assert_eq!(bench.kinds_since(last), [""; 0]);
+    assert!(!kept.exists());
+    let snapshots = [snapshot(&bench)];
+    write(&bench, f, b"SECOND");
+    check(&bench, &snapshots);
+    bench.check();
+}

@@ -164,8 +164,8 @@ fn a_file_without_a_name_is_recorded_when_it_gets_one() {
     let replica = bench.replica();
     let (met, file) = replica.create_unnamed(&user(7), ROOT, 0o640).unwrap();
     let object = met.entry.object;
-    let mut writer = std::fs::File::from(file.try_clone().unwrap());
     replica.opened(object, Use::Map, Some(file)).unwrap();
+    let mut writer = std::fs::File::from(replica.open_data(object, rustix::fs::OFlags::WRONLY).unwrap());
     std::io::Write::write_all(&mut writer, b"late").unwrap();
     drop(writer);
     let last = replica.last();
@@ -174,6 +174,7 @@ fn a_file_without_a_name_is_recorded_when_it_gets_one() {
     assert_eq!(bench.kinds_since(last), ["create"]);
     rewrite(&bench, object, b"later");
     replica.released(&user(7), object, Use::Map).unwrap();
+    assert_eq!(replica.open_for_writing(), 0, "what it was made with is closed");
     bench.check();
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 
 use common::work::{self, Random};
 use common::{Bench, equal_trees, name, open, user};
@@ -24,6 +25,56 @@ fn replica_of(bench: &Bench) -> Bench {
     let other = Bench::unopened_in_memory();
     let replica = Replica::create(Fileset::create_as(&other.root(), id).unwrap()).unwrap();
     Bench { replica: Some(replica), ..other }
+}
+
+/// How a use ends.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Kill,
+    PowerLoss,
+}
+
+/// What a use leaves that ended before it wrote its index.
+struct Ended {
+    root: std::path::PathBuf,
+    index: Vec<u8>,
+    inodes: Vec<u8>,
+}
+
+impl Ended {
+    /// Ends a use of `bench` after `work`.
+    fn after(bench: &mut Bench, end: End, work: impl FnOnce(&Bench)) -> Ended {
+        let root = bench.root();
+        bench.replica = None;
+        let index = std::fs::read(root.join(".mezzo/index")).unwrap();
+        bench.reopen();
+        work(bench);
+        let inodes =
+            if end == End::Kill { std::fs::read(root.join(".mezzo/inodes")).unwrap() } else { vec![] };
+        bench.replica = None;
+        let lml = std::fs::File::options().write(true).open(root.join(".mezzo/lml")).unwrap();
+        lml.write_all_at(&[0], 32).unwrap();
+        if end == End::PowerLoss {
+            lml.write_all_at(&[0; 16], 8).unwrap();
+        }
+        let ended = Ended { root, index, inodes };
+        ended.put_back();
+        ended
+    }
+
+    /// Once more as it was left.
+    fn put_back(&self) {
+        std::fs::write(self.root.join(".mezzo/index"), &self.index).unwrap();
+        std::fs::write(self.root.join(".mezzo/inodes"), &self.inodes).unwrap();
+    }
+}
+
+/// Opens it again, and has the whole tree compared: returns what was recorded.
+fn recorded_by_the_next_use(bench: &mut Bench) -> Vec<&'static str> {
+    let before = bench.records().len();
+    bench.reopen();
+    bench.replica().take_in(&mut |_| true).unwrap();
+    bench.kinds_since(Recno(before as u64))
 }
 
 /// What `from` has that another replica may want.
@@ -402,6 +453,97 @@ fn data_may_come_later_or_not_at_all() {
             other.check();
         }
     }
+}
+
+/// Data comes as another inode, which moves the times of the directories of all its names.
+#[test]
+fn directories_that_a_file_was_replaced_in_have_not_changed() {
+    for end in [End::Kill, End::PowerLoss] {
+        let one = Bench::new();
+        for directory in ["d", "e"] {
+            one.replica().make(&user(0), ROOT, &name(directory), NewNode::Directory(0o755)).unwrap();
+        }
+        make(&one, "d", "f");
+        work::write(&one, one.find("d/f"), b"first");
+        one.replica().link(&user(0), one.find("d/f"), one.find("e"), &name("g")).unwrap();
+        let mut other = replica_of(&one);
+        arrives(&one, &other, 1000);
+        Ended::after(&mut other, end, |other| {
+            work::write(&one, one.find("d/f"), b"second");
+            arrives(&one, other, 1000);
+        });
+        assert_eq!(recorded_by_the_next_use(&mut other), [""; 0]);
+        let files = [other.find("d/f")];
+        other.replica().fill(&files, &beside(&one)).unwrap();
+        are_equal(&one, &other);
+    }
+}
+
+/// After a power loss, what was replaced is found in the attic by the inode that the index knows.
+#[test]
+fn what_the_attic_has_is_not_linked_back() {
+    let one = Bench::new();
+    make(&one, "", "f");
+    work::write(&one, one.find("f"), b"first");
+    let mut other = replica_of(&one);
+    arrives(&one, &other, 1000);
+    Ended::after(&mut other, End::PowerLoss, |other| {
+        let empty = Changes { size: Some(0), ..Changes::default() };
+        one.replica().set_attributes(&user(0), one.find("f"), &empty).unwrap();
+        make(&one, "", "more");
+        arrives(&one, other, 1000);
+    });
+    assert_eq!(recorded_by_the_next_use(&mut other), [""; 0]);
+    are_equal(&one, &other);
+}
+
+/// A recovery may be ended too, and the next one knows as well which bytes are unsure.
+#[test]
+fn a_recovery_that_begins_anew_knows_of_lost_bytes() {
+    let one = Bench::new();
+    make(&one, "", "f");
+    work::write(&one, one.find("f"), b"bytes");
+    let records = sent(&one);
+    let mut other = replica_of(&one);
+    let ended = Ended::after(&mut other, End::PowerLoss, |other| {
+        receive(other, &records, &one);
+    });
+    let own = other.root().join(".mezzo");
+    let mut journal = vec![0; 4];
+    records.iter().for_each(|record| mezzo_core::codec::encode(record, &mut journal).unwrap());
+    let sum = crc32c::crc32c(&journal[4..]);
+    journal[..4].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(own.join("receiving"), journal).unwrap();
+    // The file got its size and times, and not its bytes.
+    let file = std::fs::File::options().write(true).open(other.root().join("f")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[0; 5], 0).unwrap();
+    file.set_modified(modified).unwrap();
+    // Nothing can be set aside there.
+    std::fs::write(own.join("aside"), "").unwrap();
+    assert!(Replica::open(Fileset::open(&other.root()).unwrap()).is_err());
+    std::fs::remove_file(own.join("aside")).unwrap();
+    ended.put_back();
+    assert_eq!(recorded_by_the_next_use(&mut other), [""; 0]);
+    assert_eq!(other.replica().index().lost(), 1);
+    let files = [other.find("f")];
+    assert_eq!(other.replica().fill(&files, &beside(&one)).unwrap().files, 1);
+    are_equal(&one, &other);
+    assert!(!own.join("receiving").exists());
+}
+
+/// What was in flight is not in order because the next use could not begin.
+#[test]
+fn a_use_that_could_not_begin_has_not_ended_in_order() {
+    let mut bench = sample();
+    Ended::after(&mut bench, End::Kill, |_| {});
+    let own = bench.root().join(".mezzo");
+    std::fs::write(own.join("undo"), "no journal").unwrap();
+    assert!(Replica::open(Fileset::open(&bench.root()).unwrap()).is_err());
+    assert_eq!(std::fs::read(own.join("lml")).unwrap()[32], 0);
+    std::fs::remove_file(own.join("undo")).unwrap();
+    assert_eq!(recorded_by_the_next_use(&mut bench), [""; 0]);
+    bench.check();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How much the attic may hold, and what goes when it holds more.
 
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_core::Time;
@@ -8,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Error;
-use crate::index::Kept;
+use crate::host::{self, Stat};
+use crate::index::{Entry, Kept};
 use crate::replica::{Replica, now};
 
 /// Files that are given up at once.
@@ -186,7 +189,7 @@ impl Replica {
     }
 
     /// Takes a version out of the attic that the tree has.
-    pub(super) fn unkeep(&self, version: DataVersion) -> Result<(), Error> {
+    pub(crate) fn unkeep(&self, version: DataVersion) -> Result<(), Error> {
         self.attic.remove(version)?;
         Ok(self.index.given_up(version)?)
     }
@@ -204,6 +207,24 @@ impl Replica {
     /// Bytes and files of the attic.
     pub fn attic_size(&self) -> (u64, u64) {
         self.index.attic_size()
+    }
+
+    /// The object that stands in the tree, where its inode has a name in the attic too: what is about to be replaced is linked there
+    /// before.
+    pub(crate) fn also_in_tree(&self, stat: &Stat) -> Result<Option<Arc<Entry>>, Error> {
+        Ok(if stat.host_links > 1 { self.known_by_inode(stat)? } else { None })
+    }
+
+    /// Takes those names away after a kill: whoever writes to such a file would change what is kept. That a link came and went is
+    /// no change of it.
+    pub(crate) fn part_attic_from_tree(&self) -> Result<(), Error> {
+        for (version, stat) in self.attic.files()? {
+            let Some(entry) = self.also_in_tree(&stat)? else { continue };
+            let Some(reach) = self.attic.file(version)? else { continue };
+            self.unkeep(version)?;
+            self.settle_copied(&entry, reach.as_fd(), &host::stat(reach.as_fd())?)?;
+        }
+        Ok(())
     }
 
     /// Takes in what is in the attic and not in the index, after a use that did not end in order. After a power loss, what

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use mezzo_core::id::DataVersion;
 use mezzo_core::{Kind, Name, ObjectId};
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{OFlags, RenameFlags};
 
 use super::{Attic, Form, UNFINISHED};
 use crate::Error;
@@ -256,7 +256,7 @@ impl Replica {
         }
         let copied = self.copy_to_attic(entry, version, limit);
         if copied.is_err() {
-            self.attic.remove_unfinished();
+            let _ = self.attic.remove_unfinished();
         }
         let kept = copied.unwrap_or(false);
         if kept {
@@ -287,7 +287,7 @@ impl Replica {
         let size = host::stat(file.as_fd())?.attributes.size;
         let copied =
             self.making_room(|| Ok(self.attic.copy(file.as_fd(), version, size, u64::MAX).map(drop)?));
-        copied.inspect_err(|_| self.attic.remove_unfinished())
+        copied.inspect_err(|_| drop(self.attic.remove_unfinished()))
     }
 
     /// The version to be kept of a file that is about to lose the name; `None` where there is nothing to keep.
@@ -315,9 +315,8 @@ impl Replica {
 impl Attic {
     /// Has the version in a file of its own: clones `from`, or copies it where it has up to `limit` bytes; false where it is neither.
     fn copy(&self, from: BorrowedFd<'_>, version: DataVersion, size: u64, limit: u64) -> io::Result<bool> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let attic = self.directory.as_fd();
-        let to = rustix::fs::openat(attic, UNFINISHED, flags, Mode::from_bits_retain(0o600))?;
+        let to = self.begin_unfinished()?;
         if host::reflink(from, to.as_fd()).is_err() {
             if size > limit {
                 return Ok(false);

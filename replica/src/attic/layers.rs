@@ -172,9 +172,8 @@ impl Replica {
     pub(super) fn begin_ranges(&self, entry: &Entry, version: DataVersion) -> io::Result<()> {
         let error = |error: Error| io::Error::from_raw_os_error(error.errno());
         let from = self.open_data(entry.object, OFlags::RDONLY | OFlags::NOATIME).map_err(error)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let attic = self.attic.directory.as_fd();
-        let file = File::from(rustix::fs::openat(attic, UNFINISHED, flags, Mode::from_bits_retain(0o600))?);
+        let file = File::from(self.attic.begin_unfinished()?);
         let (object, size) = (entry.object, entry.attributes().size);
         let head = Head { object, version, size, written: now().seconds, state: State::Open, entries: 0 };
         head.write(&file)?;

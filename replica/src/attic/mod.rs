@@ -94,6 +94,7 @@ impl Attic {
         let directory = rustix::fs::openat(own, "attic", flags, Mode::empty())?;
         let has_quotas = host::has_quotas(directory.as_fd());
         let attic = Attic { directory, policy, has_quotas, layers: Layers::default() };
+        attic.remove_unfinished()?;
         attic.find_layers()?;
         Ok(attic)
     }
@@ -117,6 +118,12 @@ impl Attic {
             }
         }
         Ok(found)
+    }
+
+    /// Files that are there as a whole, by their versions.
+    pub fn files(&self) -> io::Result<Vec<(DataVersion, Stat)>> {
+        let whole = |(version, form, stat)| (form == Form::Whole).then_some((version, stat));
+        Ok(self.all()?.into_iter().filter_map(whole).collect())
     }
 
     /// The file of a version; `None` where it is not there as a whole.
@@ -193,17 +200,25 @@ impl Attic {
     pub fn link_over(&self, file: BorrowedFd<'_>, directory: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
         let attic = self.directory.as_fd();
         let between = Name::new(UNFINISHED.as_bytes()).expect("letters");
-        match host::unlink(attic, &between, false) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.remove_unfinished()?;
         host::link(file, attic, &between)?;
         host::rename(attic, &between, directory, name, RenameFlags::empty())
     }
 
+    /// A new file that has the name of no version yet. What an end left of another goes: it may be a file of the tree, on its way to
+    /// one of its names.
+    fn begin_unfinished(&self) -> io::Result<OwnedFd> {
+        self.remove_unfinished()?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.directory, UNFINISHED, flags, Mode::from_bits_retain(0o600))?)
+    }
+
     /// A copy that could not be made whole must not keep its room.
-    fn remove_unfinished(&self) {
-        let _ = rustix::fs::unlinkat(&self.directory, UNFINISHED, AtFlags::empty());
+    fn remove_unfinished(&self) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.directory, UNFINISHED, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            removed => Ok(removed?),
+        }
     }
 
     /// Takes a version out, in whatever way it is kept. The index is not told.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use mezzo_core::ObjectId;
 use mezzo_core::id::DataVersion;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 
 use super::ranges::{ChainEnd, chain, restore};
 use super::{Form, UNFINISHED};
@@ -47,9 +47,8 @@ impl Replica {
             }
             ChainEnd::Version(_) => return Err(missing()),
         };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
         let attic = self.attic.directory.as_fd();
-        let to = rustix::fs::openat(attic, UNFINISHED, flags, Mode::from_bits_retain(0o600))?;
+        let to = self.attic.begin_unfinished()?;
         if let Some(base) = &base {
             host::copy_range(base.as_fd(), to.as_fd(), 0, size)?;
         }

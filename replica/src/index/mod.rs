@@ -299,6 +299,15 @@ impl Index {
 
     /// Writes what changed to the file, while others go on. With `durable`, all of it survives a power loss.
     pub fn write_behind(&self, durable: bool) -> Result<(), StoreError> {
+        self.write_behind_after(durable, || Ok(()))
+    }
+
+    /// The same, once `then` has succeeded, which is called when it is settled what is written.
+    pub(crate) fn write_behind_after<E: From<StoreError>>(
+        &self,
+        durable: bool,
+        then: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), E> {
         let _one_at_a_time = self.writing.lock();
         let (layer, totals, heard) = {
             let mut memory = self.memory.write();
@@ -309,7 +318,8 @@ impl Index {
             memory.frozen = Some(layer.clone());
             (layer, memory.totals, memory.heard.clone())
         };
-        let result = self.store.merge(&layer, totals, &heard, durable).and_then(|()| self.store.snapshot());
+        let write = || self.store.merge(&layer, totals, &heard, durable).and_then(|()| self.store.snapshot());
+        let result = then().and_then(|()| Ok(write()?));
         let mut memory = self.memory.write();
         match result {
             Ok(snapshot) => {

@@ -105,6 +105,20 @@ pub enum Why {
     Resource(Error),
 }
 
+/// Records that were put into the log after a power loss. What is noted of them is needed until the tree has them too.
+pub(crate) struct Logged {
+    journal: Journal,
+    /// How many.
+    pub records: u64,
+}
+
+impl Logged {
+    /// The tree has them, durably.
+    pub fn end(self) -> Result<(), Error> {
+        Ok(self.journal.end()?)
+    }
+}
+
 /// What is noted of data on its way.
 #[derive(Default)]
 struct Wanted {
@@ -191,6 +205,14 @@ impl Replica {
     pub(crate) fn resume_receiving(&self, operation: Option<&Operation>) -> Result<Option<u64>, Error> {
         let Some((journal, records)) = Journal::open(self.fileset().own())? else { return Ok(None) };
         let last = self.last();
+        // Of one whose effect was here, the times of one object may be in the log, and not those of the next.
+        if let Some(record) = records.iter().rfind(|record| self.index.has_heard(record.origin))
+            && operation.is_some_and(|operation| is_about(operation, &record.change))
+            && !touches(&record.change, &Indexed(&self.index))?.is_empty()
+        {
+            self.settle_begun(&record.change)?;
+            self.take_applied(&mut *self.begin()?, record, &mut Touched::default())?;
+        }
         let begun = records.iter().find(|record| !self.index.has_heard(record.origin)).filter(|record| {
             operation.is_some_and(|operation| operation.recno > last && is_about(operation, &record.change))
         });
@@ -204,28 +226,39 @@ impl Replica {
         Ok(Some(taken.applied))
     }
 
-    /// Puts records that were cut off by a power loss into the log, before the tree is made as the log has it, and returns how
-    /// many. What they make is added to `made`.
-    pub(crate) fn log_received(&self, made: &mut Vec<Unmet>, since: Time) -> Result<Option<u64>, Error> {
+    /// Puts records that were cut off by a power loss into the log, before the tree is made as the log has it. What they make is
+    /// added to `made`. It is done again where the recovery is.
+    pub(crate) fn log_received(&self, made: &mut Vec<Unmet>, since: Time) -> Result<Option<Logged>, Error> {
         let Some((journal, records)) = Journal::open(self.fileset().own())? else { return Ok(None) };
         let mut order = self.begin_when_full()?;
         let mut taken = 0;
-        for record in &records {
-            if self.index.has_heard(record.origin) || !concerns_others(&record.change) {
+        let begun = records.iter().rposition(|record| self.index.has_heard(record.origin));
+        for (at, record) in records.iter().enumerate() {
+            let is_heard = self.index.has_heard(record.origin);
+            if is_heard && begun != Some(at) || !concerns_others(&record.change) {
                 continue;
             }
-            let change = match check(&record.change, &Indexed(&self.index))? {
-                Verdict::Fits(_) => record.change.clone(),
-                Verdict::Applied => Change::Noop,
+            let changes = match check(&record.change, &Indexed(&self.index))? {
+                _ if is_heard => self.left_of(&record.change)?,
+                Verdict::Fits(_) => vec![record.change.clone()],
+                Verdict::Applied => match self.left_of(&record.change)? {
+                    left if left.is_empty() => vec![Change::Noop],
+                    left => left,
+                },
                 Verdict::Conflict(_) | Verdict::Damaged(_) => break,
             };
-            self.ensure_one_more()?;
-            self.commit_received(&mut order, record, change, Local::default())?;
+            for change in changes {
+                self.ensure_one_more()?;
+                self.commit_received(&mut order, record, change, Local::default())?;
+            }
+            if is_heard {
+                continue;
+            }
             if let Change::Make { object, state, .. } = innermost(&record.change) {
                 made.push(Unmet { object: *object, made: state.attributes.ctime });
             }
             // Whatever the tree has of it is older.
-            for object in touched_by(&record.change) {
+            for object in self.moved_by(&record.change)? {
                 self.index.met(object, None, since)?;
             }
             taken += 1;
@@ -241,13 +274,12 @@ impl Replica {
             }
         }
         self.sync_log()?;
-        journal.end()?;
-        Ok(Some(taken))
+        Ok(Some(Logged { journal, records: taken }))
     }
 
     /// A record was begun, and what it changed on the host so far is no change of anybody else's.
     fn settle_begun(&self, change: &Change) -> Result<(), Error> {
-        for object in subjects(change).0 {
+        for object in self.moved_by(change)? {
             let Some(entry) = self.index.entry(object)?.filter(|entry| !self.is_nameless(entry)) else {
                 continue;
             };
@@ -340,13 +372,7 @@ impl Replica {
         if let Some(why) = self.written_here(&actions)? {
             return Ok(Some(why));
         }
-        let (objects, places) = subjects(&record.change);
-        self.opens.lml().note(&Operation {
-            recno: order.last.next(),
-            who: record.who.clone(),
-            object: objects.first().copied(),
-            places: places.into_iter().cloned().collect(),
-        })?;
+        self.note_begun(&order, record)?;
         let mut local = Local::default();
         let mut ctimes = HashMap::new();
         for action in &actions {
@@ -392,19 +418,54 @@ impl Replica {
     /// What a record did is here already. It is in the log all the same, so that nobody is asked for it again, as what is left
     /// of it: times.
     fn take_applied(&self, order: &mut Order, record: &Record, touched: &mut Touched) -> Result<(), Error> {
-        let left = touches(&record.change, &Indexed(&self.index))?;
+        let left = self.left_of(&record.change)?;
         if left.is_empty() {
             return self.commit_received(order, record, Change::Noop, Local::default());
         }
-        for (object, attributes) in left {
-            let reach = self.reach(&*self.entry(object)?)?;
-            host::set_times(reach.as_fd(), SetTime::Omit, SetTime::To(attributes.after.mtime))?;
-            let path = self.index.path(object)?.into();
-            let change = Change::Setattr { object, path, attributes, data: None };
+        for change in left {
+            if let Change::Setattr { object, attributes, .. } = &change {
+                self.note_begun(order, record)?;
+                let reach = self.reach(&*self.entry(*object)?)?;
+                host::set_times(reach.as_fd(), SetTime::Omit, SetTime::To(attributes.after.mtime))?;
+                touched.objects.insert(*object);
+            }
             self.commit_received(order, record, change, Local::default())?;
-            touched.objects.insert(object);
         }
         self.settle_received(touched, &Arriving::default(), &HashMap::new())
+    }
+
+    /// What is left of a change whose effect is here: a record for each object that gets other times.
+    fn left_of(&self, change: &Change) -> Result<Vec<Change>, Error> {
+        let left = touches(change, &Indexed(&self.index))?.into_iter();
+        left.map(|(object, attributes)| {
+            let path = self.index.path(object)?.into();
+            Ok(Change::Setattr { object, path, attributes, data: None })
+        })
+        .collect()
+    }
+
+    /// Notes that something is about to be done for a record.
+    fn note_begun(&self, order: &Order, record: &Record) -> Result<(), Error> {
+        let (objects, places) = subjects(&record.change);
+        Ok(self.opens.lml().note(&Operation {
+            recno: order.last.next(),
+            who: record.who.clone(),
+            object: objects.first().copied(),
+            places: places.into_iter().cloned().collect(),
+        })?)
+    }
+
+    /// Objects whose ctimes a change moves that is taken from elsewhere, or taken back: data comes as another inode, which takes
+    /// each of its names.
+    pub(crate) fn moved_by(&self, change: &Change) -> Result<Vec<ObjectId>, Error> {
+        let mut objects = touched_by(change);
+        if !matches!(innermost(change), Change::Make { .. })
+            && let Some((object, ..)) = data_of(change)
+            && let Some(entry) = self.index.entry(object)?
+        {
+            objects.extend(entry.places.iter().map(|place| place.parent));
+        }
+        Ok(objects)
     }
 
     /// What the record is about, with what was changed of it unseen taken in. The root of a tree that has no record yet is what

@@ -13,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use mezzo_core::{Attributes, Kind, Name, ObjectId, Place, State, Time};
+use mezzo_core::{Attributes, DataVersion, Kind, Name, ObjectId, Place, State, Time};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 
 use crate::Error;
@@ -58,6 +58,10 @@ struct Redo<'a> {
     next_aside: u64,
     /// Objects, but for directories, whose names were moved: their ctimes moved as well.
     touched: HashSet<ObjectId>,
+    /// Files that were newer than the log before a name of theirs was taken away here.
+    newer: HashSet<ObjectId>,
+    /// Inodes that stand in the attic.
+    in_attic: HashSet<(u64, Time)>,
 }
 
 /// By what an object is told whose inode is not known.
@@ -69,6 +73,15 @@ enum Sign {
     Place,
     /// It was made when the inode was, and looks the same.
     Look,
+}
+
+/// Where an object stands that is missing at one of its names.
+enum Elsewhere {
+    /// At another of them.
+    InTree(Arc<OwnedFd>),
+    /// In the attic, as the version that it has.
+    InAttic(DataVersion),
+    Nowhere,
 }
 
 /// A directory that is to be looked at.
@@ -104,6 +117,8 @@ impl Replica {
             behind: HashSet::new(),
             next_aside: 0,
             touched: HashSet::new(),
+            newer: HashSet::new(),
+            in_attic: HashSet::new(),
         };
         redo.run()
     }
@@ -115,6 +130,7 @@ impl Redo<'_> {
         for sign in [Sign::Data, Sign::Place, Sign::Look] {
             self.find(&root, sign)?;
         }
+        self.part_attic_from_tree()?;
         self.set_all_aside(&root)?;
         self.put_all_back(&root)?;
         self.end_touch()?;
@@ -123,11 +139,31 @@ impl Redo<'_> {
         self.replica.write_behind(true)?;
         for (name, _, _) in host::entries(&*self.aside)? {
             // What the log has and could not be put back, as somebody made another thing of its name meanwhile, stays.
-            if self.known_inode(&host::stat_entry(self.aside.as_fd(), &name)?)?.is_none() {
+            if self.replica.known_by_inode(&host::stat_entry(self.aside.as_fd(), &name)?)?.is_none() {
                 remove_all(&self.aside, &name)?;
             }
         }
         Ok(rustix::fs::syncfs(self.replica.fileset().root())?)
+    }
+
+    /// What replaces a file's data puts what it was into the attic, under a version's name. Where the power left the file at another
+    /// name of its own too, it is not the attic's: what is given back to it would change what is kept.
+    fn part_attic_from_tree(&mut self) -> Result<(), Error> {
+        for (version, stat) in self.replica.attic.files()? {
+            let Some(entry) = self.replica.also_in_tree(&stat)? else {
+                self.in_attic.insert((stat.inode, stat.born));
+                continue;
+            };
+            let Some(reach) = self.replica.attic.file(version)? else { continue };
+            let same_size = stat.attributes.size == entry.attributes().size;
+            let as_told = same_size && is_as_told(&entry.state, &stat.attributes, reach.as_fd())?;
+            if !self.is_behind(&entry, &stat) && !as_told {
+                self.newer.insert(entry.object);
+            }
+            self.touched.insert(entry.object);
+            self.replica.unkeep(version)?;
+        }
+        Ok(())
     }
 
     fn set_all_aside(&mut self, root: &Arc<OwnedFd>) -> Result<(), Error> {
@@ -225,7 +261,7 @@ impl Redo<'_> {
     /// Whether what the host has of an object is not newer than the log's, or newer only by what was done here.
     fn is_behind(&self, entry: &Entry, stat: &Stat) -> bool {
         let ctime = stat.attributes.ctime;
-        ctime <= entry.host_ctime || ctime >= self.since
+        (ctime <= entry.host_ctime || ctime >= self.since) && !self.newer.contains(&entry.object)
     }
 
     /// Which object of the log an inode is.
@@ -236,7 +272,7 @@ impl Redo<'_> {
         stat: &Stat,
         logged: Option<ObjectId>,
     ) -> Result<Option<Arc<Entry>>, Error> {
-        if let Some(entry) = self.known_inode(stat)? {
+        if let Some(entry) = self.replica.known_by_inode(stat)? {
             return Ok(Some(entry));
         }
         let logged = logged.map(|object| self.replica.index.entry(object)).transpose()?.flatten();
@@ -262,7 +298,7 @@ impl Redo<'_> {
                 if stat.mount != mount || object == Some(ObjectId::ROOT) && name.as_bytes() == OWN {
                     continue;
                 }
-                let mut known = self.known_inode(&stat)?;
+                let mut known = self.replica.known_by_inode(&stat)?;
                 if known.is_none() {
                     let logged = object.map(|object| self.replica.index.child(object, &name)).transpose()?;
                     let found = self.unmet_like(&directory, &name, &stat, logged.flatten(), sign)?;
@@ -304,12 +340,6 @@ impl Redo<'_> {
             (None, 1) if sign != Sign::Place => fitting.pop(),
             _ => None,
         })
-    }
-
-    fn known_inode(&self, stat: &Stat) -> Result<Option<Arc<Entry>>, Error> {
-        let index = &self.replica.index;
-        let known = index.by_inode(stat.inode)?.map(|object| index.entry(object)).transpose()?.flatten();
-        Ok(known.filter(|entry| is_inode_of(entry, stat) && !entry.places.is_empty()))
     }
 
     fn adopt_entry(
@@ -380,9 +410,15 @@ impl Redo<'_> {
                 let from = host::open_entry(self.aside.as_fd(), &name)?;
                 host::link(from.as_fd(), to.0, to.1)?;
             }
-            None => match self.reach_elsewhere(&entry) {
-                Some(reach) => host::link(reach.as_fd(), to.0, to.1)?,
-                None => {
+            None => match self.reach_elsewhere(&entry)? {
+                Elsewhere::InTree(reach) => host::link(reach.as_fd(), to.0, to.1)?,
+                Elsewhere::InAttic(version) => {
+                    self.replica.attic.give(version, to.0, to.1)?;
+                    self.replica.index.given_up(version)?;
+                    self.in_attic
+                        .retain(|inode| entry.host.as_ref().is_none_or(|host| host.inode != inode.0));
+                }
+                Elsewhere::Nowhere => {
                     self.make_anew(&entry, to)?;
                     self.behind.extend(entry.is_directory().then_some(object));
                     return Ok(());
@@ -403,7 +439,7 @@ impl Redo<'_> {
     fn end_touch(&self) -> Result<(), Error> {
         for (name, _, _) in host::entries(&*self.aside)? {
             let stat = host::stat_entry(self.aside.as_fd(), &name)?;
-            let known = self.known_inode(&stat)?.filter(|entry| !entry.is_directory());
+            let known = self.replica.known_by_inode(&stat)?.filter(|entry| !entry.is_directory());
             if known.is_some_and(|entry| stat.host_links as usize > entry.places.len()) {
                 host::unlink(self.aside.as_fd(), &name, false)?;
             }
@@ -422,11 +458,22 @@ impl Redo<'_> {
         Ok(())
     }
 
-    /// An object that stands at another of its names.
-    fn reach_elsewhere(&self, entry: &Entry) -> Option<Arc<OwnedFd>> {
-        let reach = self.replica.reach(entry).ok().filter(|_| !entry.is_directory())?;
-        let stat = host::stat(reach.as_fd()).ok()?;
-        (is_inode_of(entry, &stat) && stat.host_links > 0).then_some(reach)
+    /// Where else an object stands. What the attic has as a version that the object had before is kept as that.
+    fn reach_elsewhere(&self, entry: &Entry) -> Result<Elsewhere, Error> {
+        let Ok(reach) = self.replica.reach(entry) else { return Ok(Elsewhere::Nowhere) };
+        let stat = host::stat(reach.as_fd())?;
+        if entry.is_directory() || !is_inode_of(entry, &stat) || stat.host_links == 0 {
+            return Ok(Elsewhere::Nowhere);
+        }
+        if !self.in_attic.contains(&(stat.inode, stat.born)) {
+            return Ok(Elsewhere::InTree(reach));
+        }
+        let Some(version) = entry.version() else { return Ok(Elsewhere::Nowhere) };
+        let kept = self.replica.attic.file(version)?.map(|file| host::stat(file.as_fd())).transpose()?;
+        Ok(match kept.is_some_and(|kept| is_inode_of(entry, &kept)) {
+            true => Elsewhere::InAttic(version),
+            false => Elsewhere::Nowhere,
+        })
     }
 
     /// Nothing of the object is left. It is made aside, so that it is whole when it is in its place.

@@ -180,7 +180,8 @@ impl Replica {
         Ok(())
     }
 
-    fn known_by_inode(&self, stat: &Stat) -> Result<Option<Arc<Entry>>, Error> {
+    /// The object in the tree that an inode is.
+    pub(crate) fn known_by_inode(&self, stat: &Stat) -> Result<Option<Arc<Entry>>, Error> {
         let Some(object) = self.index.by_inode(stat.inode)? else { return Ok(None) };
         Ok(self.index.entry(object)?.filter(|entry| is_inode_of(entry, stat) && !entry.places.is_empty()))
     }
