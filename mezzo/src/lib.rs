@@ -4,6 +4,8 @@ mod behind;
 mod commands;
 mod comparison;
 mod control;
+mod demand;
+mod fetch_from;
 mod find;
 mod lines;
 mod mount_table;

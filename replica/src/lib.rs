@@ -5,6 +5,7 @@
 
 mod attic;
 mod body;
+pub mod demand;
 mod digest;
 mod directories;
 mod error;
@@ -39,7 +40,7 @@ pub use body::{Another, NewId};
 pub use error::Error;
 pub use fileset::{Fileset, FilesetError, FilesetId};
 pub use meet::Met;
-pub use opens::{Sight, Use};
+pub use opens::{Bytes, Sight, Use};
 pub use outdated::Told;
 pub use perform::{Caller, Changes, NewNode};
 pub use replica::{Replica, Start};

@@ -2,10 +2,12 @@
 
 mod blame;
 mod diff;
+mod evict;
 mod history;
 mod init;
 pub mod log;
 mod mount;
+mod pin;
 mod redo;
 mod reintegrate;
 pub mod replay;
@@ -54,6 +56,12 @@ pub enum Command {
     Replay(replay::Arguments),
     /// Check that tree and log agree
     Verify(verify::Arguments),
+    /// Have files here whether anybody opens them or not
+    Pin(pin::Arguments),
+    /// Have them here no more than others
+    Unpin(pin::UnpinArguments),
+    /// Give up bytes that others have
+    Evict(evict::Arguments),
     /// Show how a fileset is
     Status(status::Arguments),
 }
@@ -76,6 +84,9 @@ pub fn run(command: Command) -> Ending {
         Command::Reintegrate(arguments) => reintegrate::run(arguments),
         Command::Replay(arguments) => replay::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Pin(arguments) => pin::run(arguments),
+        Command::Unpin(arguments) => pin::run_unpin(arguments),
+        Command::Evict(arguments) => evict::run(arguments),
         Command::Status(arguments) => status::run(arguments),
     }
 }

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::behind::Below;
 use crate::comparison::{Comparison, Progress};
 use crate::control::{Client, Server, Status};
+use crate::fetch_from::FetchFrom;
 use crate::{Ending, Failure, find};
 
 /// Arguments of `mezzo mount`.
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// every ten minutes
     #[arg(long)]
     no_watch: bool,
+    /// Bring bytes that are not here from another replica of the fileset on this machine, when somebody opens the file
+    #[arg(long, value_name = "FILESET")]
+    fetch_from: Option<PathBuf>,
     /// Stay, and serve until it is unmounted
     #[arg(long)]
     foreground: bool,
@@ -89,6 +93,9 @@ fn start_daemon(arguments: &Arguments) -> Ending {
     }
     if arguments.no_watch {
         command.arg("--no-watch");
+    }
+    if let Some(other) = &arguments.fetch_from {
+        command.arg("--fetch-from").arg(std::path::absolute(other)?);
     }
     command.arg("--").arg(std::path::absolute(&arguments.directory)?);
     if let Some(mountpoint) = &arguments.mountpoint {
@@ -180,6 +187,9 @@ fn start(arguments: &Arguments) -> Result<Started, Failure> {
     drop(lock);
     let (replica, start) = Replica::open(fileset).map_err(|error| in_use(error, directory))?;
     let replica = Arc::new(replica);
+    if let Some(other) = &arguments.fetch_from {
+        replica.set_upstream(Some(Arc::new(FetchFrom::new(other, replica.fileset().config.id)?)));
+    }
     let below = Below::of(directory, replica.fileset().config.replica);
     let how = Options { transport: arguments.transport.into(), no_watch: arguments.no_watch };
     let mount = Mount::new(replica.clone(), &mountpoint, how)?;
@@ -274,6 +284,7 @@ fn status(
     let behind = mount.behind().clone();
     move || {
         let found = below.as_ref().map(Below::find).unwrap_or_default();
+        let (data, fetching) = (replica.index().data(), replica.fetching());
         Status {
             pid: std::process::id(),
             last_recno: replica.last().0,
@@ -285,7 +296,17 @@ fn status(
             attic_files: replica.attic_size().1,
             attic_by_ranges: replica.kept_by_ranges(),
             open_for_writing: replica.open_for_writing() as u64,
-            lost_files: replica.index().lost(),
+            lost_files: data.lost_files,
+            lost_bytes: data.lost_bytes,
+            absent_files: data.absent_files,
+            absent_bytes: data.absent_bytes,
+            pins: replica.count_pins() as u64,
+            cache_bytes: data.here(),
+            cache_limit: replica.fileset().config.cache.limit,
+            cache_full: replica.fileset().config.cache.full,
+            upstream: replica.upstream().map(|upstream| upstream.describe()),
+            fetching: fetching.running,
+            awaited: fetching.awaited,
             digests_waiting: replica.digests_waiting() as u64,
             watch: behind.without().is_none(),
             watch_records: behind.records(),

@@ -7,8 +7,8 @@ mod server;
 use serde::{Deserialize, Serialize};
 
 use crate::behind::{Process, Showing, Submount};
-use crate::reintegrating;
 use crate::undoing::{Report, Wish};
+use crate::{demand, reintegrating};
 
 pub use client::Client;
 pub use server::Server;
@@ -32,6 +32,8 @@ pub enum Request {
     Reintegrate(reintegrating::Wish),
     /// Take in records that are given. Root alone may.
     Take(reintegrating::Given),
+    /// Have files here, or no more, or tell which are not.
+    Demand(demand::Wish),
 }
 
 /// What the daemon answers.
@@ -51,6 +53,8 @@ pub enum Answer {
     Undone(Report),
     /// To [`Request::Reintegrate`] and [`Request::Take`].
     Reintegrated(reintegrating::Report),
+    /// To [`Request::Demand`].
+    Demanded(demand::Report),
     /// It was refused, or failed.
     Failed {
         /// Why.
@@ -84,6 +88,36 @@ pub struct Status {
     pub open_for_writing: u64,
     /// Files whose data was lost with the power.
     pub lost_files: u64,
+    /// Their sizes.
+    #[serde(default)]
+    pub lost_bytes: u64,
+    /// Files whose bytes are not here, and can be had elsewhere.
+    #[serde(default)]
+    pub absent_files: u64,
+    /// Their sizes.
+    #[serde(default)]
+    pub absent_bytes: u64,
+    /// Objects that are pinned.
+    #[serde(default)]
+    pub pins: u64,
+    /// Bytes of files that are here.
+    #[serde(default)]
+    pub cache_bytes: u64,
+    /// How many may be.
+    #[serde(default)]
+    pub cache_limit: Option<u64>,
+    /// Whether all files are brought.
+    #[serde(default)]
+    pub cache_full: bool,
+    /// Where bytes come from.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Files that are being brought.
+    #[serde(default)]
+    pub fetching: u64,
+    /// Files that somebody waits for.
+    #[serde(default)]
+    pub awaited: u64,
     /// Versions of data whose digests are still to be made.
     pub digests_waiting: u64,
     /// Whether the host's file system is watched for changes behind the mount.

@@ -120,6 +120,11 @@ impl Daemon {
             Ok(Request::Take(given)) => {
                 self.reintegrate(asker, |replica, audience| given.carry_out(replica, audience))
             }
+            Ok(Request::Demand(wish)) => match wish.carry_out(&self.replica) {
+                Ok(report) => Answer::Demanded(report),
+                Err(Failure::Failed(message)) => Answer::Failed { message },
+                Err(failure) => Answer::Failed { message: format!("it failed: {failure:?}") },
+            },
             Err(error) => Answer::Failed { message: format!("not a request: {error}") },
         }
     }
