@@ -382,6 +382,9 @@ fn serve(replica: &Arc<Replica>) {
                 waiters.into_iter().for_each(|waiter| waiter.done(Err(libc::EAGAIN)));
             }
         }
+        if !state.is_served {
+            break;
+        }
         if state.has_waiters() {
             demand.changed.wait_for(&mut state, LOOKED_FOR);
         } else if state.upstream.is_some() && replica.brings_in_background() {

@@ -67,7 +67,9 @@ mod tests {
         let called = Arc::new(AtomicU32::new(0));
         let call = |called: &Arc<AtomicU32>| {
             let called = called.clone();
-            move || drop(called.fetch_add(1, Ordering::Relaxed))
+            move || {
+                called.fetch_add(1, Ordering::Relaxed);
+            }
         };
         stop.when_stopped(call(&called));
         assert!(!stop.is_stopped() && !stop.wait(Duration::ZERO));
