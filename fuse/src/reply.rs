@@ -37,6 +37,8 @@ enum Route<'a> {
     Worker { outlet: &'a mut dyn Outlet, slot: &'a Slot, interrupts: &'a Arc<Interrupts> },
     /// From any thread.
     Late { outlet: Arc<dyn LateOutlet>, interrupts: Arc<Interrupts>, interrupted: Arc<AtomicBool> },
+    /// From any thread, and no signal answers it any more.
+    Claimed(Arc<dyn LateOutlet>),
     /// No answer is wanted.
     Nowhere,
 }
@@ -253,6 +255,7 @@ impl<'a> Reply<'a> {
             Route::Late { outlet, interrupts, interrupted } => {
                 Route::Late { outlet, interrupts, interrupted }
             }
+            Route::Claimed(outlet) => Route::Claimed(outlet),
             Route::Nowhere => Route::Nowhere,
         };
         (Reply { ticket: self.ticket, answered: false, route }, Answered(()))
@@ -265,7 +268,22 @@ impl<'a> Reply<'a> {
         match &self.route {
             Route::Worker { slot, .. } => slot.is_interrupted(self.ticket.unique),
             Route::Late { interrupted, .. } => interrupted.load(SeqCst),
-            Route::Nowhere => false,
+            Route::Claimed(_) | Route::Nowhere => false,
+        }
+    }
+
+    /// From now on no signal answers it: for what must not be done when nobody hears of it. `None` where one has.
+    pub fn claim(mut self) -> Option<Reply<'a>> {
+        match mem::replace(&mut self.route, Route::Nowhere) {
+            Route::Late { outlet, interrupts, .. } => {
+                self.answered = true;
+                let claimed = interrupts.unpark(self.ticket.unique);
+                claimed.then(|| Reply { ticket: self.ticket, answered: false, route: Route::Claimed(outlet) })
+            }
+            route => {
+                self.route = route;
+                Some(self)
+            }
         }
     }
 
@@ -309,6 +327,7 @@ impl<'a> Reply<'a> {
                     outlet.send(self.ticket.unique, error, parts);
                 }
             }
+            Route::Claimed(outlet) => outlet.send(self.ticket.unique, error, parts),
             Route::Nowhere => {}
         }
     }

@@ -5,6 +5,8 @@ mod commands;
 mod comparison;
 mod control;
 mod daemon;
+mod demand;
+mod fetch_from;
 mod find;
 mod lines;
 mod links;

@@ -5,6 +5,7 @@
 
 mod audience;
 mod behind;
+mod emptying;
 mod filter;
 mod handles;
 mod nodes;

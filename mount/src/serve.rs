@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mezzo_fuse::{MountOptions, Session, Wanted};
+use mezzo_replica::demand::Fetching;
 use mezzo_replica::fileset::OWN;
 use mezzo_replica::host::Queue;
 use mezzo_replica::{Replica, Watch};
@@ -109,7 +110,8 @@ impl Mount {
         let session = Session::start(device, wanted(how.transport)).map_err(failed("start serving"))?;
         let access = access(&session, &replica);
         let backings = access.passthrough.then(|| session.backings());
-        let filter = Filter {
+        let filter = Arc::new_cyclic(|me| Filter {
+            me: me.clone(),
             replica,
             nodes: Nodes::new(),
             handles: Handles::default(),
@@ -117,9 +119,9 @@ impl Mount {
             backings,
             notifier: session.notifier(),
             telling: Mutex::default(),
-        };
+        });
         let mountpoint = mountpoint.to_owned();
-        Ok(Mount { session, filter: Arc::new(filter), mountpoint, access, watch, behind })
+        Ok(Mount { session, filter, mountpoint, access, watch, behind })
     }
 
     /// What the mount does without.
@@ -141,11 +143,19 @@ impl Mount {
     /// lost something, so that the whole tree is to be compared.
     pub fn run(self, missed: impl Fn() + Send + 'static) -> Result<(), MountError> {
         let chores = Chores::start(self.filter.replica.clone());
+        let fetching = Fetching::start(self.filter.replica.clone());
         let users = Users { filter: self.filter.clone() };
         let look = Look::start(users, self.watch, self.behind, Box::new(missed));
         let mountpoint = self.mountpoint;
         let filter = self.filter.clone();
-        let served = self.session.run(self.filter, THREADS);
+        let served = match &fetching {
+            Ok(_) => self.session.run(self.filter, THREADS),
+            Err(error) => {
+                Err(io::Error::new(error.kind(), "a thread that brings bytes could not be started"))
+            }
+        };
+        // Before all opens are let go of: it makes some.
+        drop(fetching);
         filter.release_all();
         look.stop();
         chores.stop();
@@ -223,6 +233,7 @@ fn do_chores(replica: &Replica) -> Result<(), mezzo_replica::Error> {
     replica.write_behind(false)?;
     replica.tend_ranges()?;
     replica.bound_attic()?;
+    replica.bound_cache()?;
     replica.make_digests(HASHING)
 }
 
@@ -235,14 +246,14 @@ impl Chores {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SHORT_TICK) {
                 // A writer whose data is not seen here can fill a host faster than a second.
                 let is_time = last.elapsed() >= TICK;
-                if !is_time && !replica.is_host_nearly_full() {
+                if !is_time && !replica.is_host_nearly_full() && !replica.is_cache_beyond_limit() {
                     continue;
                 }
                 let done = if is_time {
                     last = Instant::now();
                     do_chores(&replica)
                 } else {
-                    replica.bound_attic()
+                    replica.bound_attic().and_then(|()| replica.bound_cache())
                 };
                 // What goes wrong goes wrong again each time, and is told once.
                 let error = done.err().map(|error| error.to_string());

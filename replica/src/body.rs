@@ -13,6 +13,7 @@ use mezzo_core::{Attributes, Change, Kind, ObjectId, ReplicaId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::demand::lacking;
 use crate::fileset::Fileset;
 use crate::host::{self, Stat, write_whole, xattr};
 use crate::index::Entry;
@@ -233,7 +234,7 @@ impl Replica {
             let Ok(reach) = self.reach(&entry) else { continue };
             let stat = host::stat(reach.as_fd())?;
             if is_inode_of(&entry, &stat) && xattr::is_lost_still(reach.as_fd(), &stat.attributes) {
-                self.index.set_lost(*object, true)?;
+                self.index.set_lacking(*object, lacking(reach.as_fd()))?;
             }
         }
         Ok(())

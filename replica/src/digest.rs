@@ -106,6 +106,9 @@ impl Replica {
 
     fn is_settled(&self, object: ObjectId, version: DataVersion) -> Result<bool, Error> {
         let entry = self.entry(object)?;
-        Ok(entry.version() == Some(version) && !self.is_nameless(&entry) && self.opens.writers(object) == 0)
+        Ok(entry.version() == Some(version)
+            && !entry.lost
+            && !self.is_nameless(&entry)
+            && self.opens.writers(object) == 0)
     }
 }

@@ -5,6 +5,7 @@
 
 mod attic;
 mod body;
+pub mod demand;
 mod digest;
 mod directories;
 mod error;
@@ -41,7 +42,7 @@ pub use error::Error;
 pub use fileset::{Fileset, FilesetError};
 pub use meet::Met;
 pub use mezzo_core::FilesetId;
-pub use opens::{Sight, Use};
+pub use opens::{Bytes, Sight, Use};
 pub use outdated::Told;
 pub use perform::{Caller, Changes, NewNode};
 pub use replica::{Replica, Start};

@@ -31,6 +31,10 @@ impl Met {
         if self.is_current() {
             shown.ctime = self.entry.attributes().ctime;
         }
+        if self.entry.absent {
+            // While its bytes are brought, the host has other times.
+            (shown.mtime, shown.ctime) = (self.entry.attributes().mtime, self.entry.attributes().ctime);
+        }
         shown
     }
 

@@ -32,6 +32,15 @@ pub enum Sight {
     Seen,
 }
 
+/// Whether an open needs the bytes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytes {
+    /// It may read them, or write some of them.
+    Needed,
+    /// The file is emptied before the open is used, or the bytes are of another inode, and here.
+    NotNeeded,
+}
+
 /// What is open. Held by the replica, told by whoever serves users. What can be written is noted in the LML too.
 #[derive(Debug)]
 pub(crate) struct Opens {

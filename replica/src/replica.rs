@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use mezzo_core::limits::RECORD_BYTES;
 use mezzo_core::record::Displaced;
@@ -16,6 +17,7 @@ use rustix::time::ClockId;
 use crate::Error;
 use crate::attic::Attic;
 use crate::body::{self, Another, Body, Facts, NewId, take_new_id};
+use crate::demand::{Demand, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
@@ -66,6 +68,10 @@ pub struct Replica {
     pub(crate) inodes: Inodes,
     pub(crate) attic: Attic,
     pub(crate) waiting: Waiting,
+    pub(crate) demand: Demand,
+    pub(crate) pins: Pins,
+    /// When nothing was found that could be evicted.
+    pub(crate) nothing_to_evict: Mutex<Option<Instant>>,
     /// What users may have been told, and is not so any more.
     pub(crate) outdated: Outdated,
     /// The last record that the index has durably.
@@ -193,6 +199,8 @@ impl Replica {
         let mount = host::stat(fileset.root())?.mount;
         let last = index.applied();
         let (inodes, known) = Inodes::open(&fileset.own_path("inodes"))?;
+        let demand = Demand::open(fileset.own())?;
+        let pins = Pins::open(fileset.own())?;
         let begun = host_now();
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
@@ -213,6 +221,9 @@ impl Replica {
             inodes,
             attic,
             waiting: Waiting::default(),
+            demand,
+            pins,
+            nothing_to_evict: Mutex::default(),
             outdated: Outdated::default(),
             durable: AtomicU64::new(last.0),
             broken: OnceLock::new(),
@@ -259,6 +270,7 @@ impl Replica {
             let lost = (recovered == Recovered::PowerLost).then(|| replica.last_time()).transpose()?;
             replica.take_in_attic(lost)?;
         }
+        replica.tidy_partials()?;
         replica.in_order.store(true, Ordering::Relaxed);
         Ok((replica, Start { tail: opened.tail, replayed, rebuilt, recovered, resumed, received, new_id }))
     }

@@ -99,7 +99,7 @@ pub fn read(
 ///
 /// Somebody may be writing to the file: as each range is kept before it changes, it is right to copy what has the rest first,
 /// unless that was kept in another way meanwhile.
-pub(crate) fn copy(
+pub fn copy(
     last: &dyn Files,
     (id, version): (ObjectId, DataVersion),
     size: u64,

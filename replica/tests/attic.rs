@@ -8,7 +8,7 @@ use common::work::{self, Random, Snapshot, snapshot, write};
 use common::{Bench, equal_trees, name, user};
 use mezzo_core::ObjectId;
 use mezzo_replica::replay::Range;
-use mezzo_replica::{AtticPolicy, Changes, NewNode, Sight, Use};
+use mezzo_replica::{AtticPolicy, Bytes, Changes, NewNode, Sight, Use};
 use rustix::fs::{OFlags, RenameFlags};
 
 const ROOT: ObjectId = ObjectId::ROOT;
@@ -238,7 +238,7 @@ fn random_open(bench: &Bench, random: &mut Random, opens: &mut Vec<Opened>) {
 fn open(bench: &Bench, opens: &[Opened], object: ObjectId, usage: Use) -> Opened {
     let replica = bench.replica();
     let fixed = opens.iter().find(|open| open.object == object).map(|open| open.sight);
-    let (sight, usage) = replica.opening(object, usage, fixed).unwrap();
+    let (sight, usage) = replica.opening(object, usage, fixed, Bytes::Needed).unwrap();
     let flags = if usage == Use::Read { OFlags::RDONLY } else { OFlags::RDWR };
     replica.keep_reach(object, Some(replica.open_data(object, OFlags::RDONLY).unwrap()));
     Opened { object, usage, sight, file: replica.open_data(object, flags).unwrap().into() }

@@ -4,12 +4,14 @@ mod blame;
 mod clients;
 mod clone;
 mod diff;
+mod evict;
 mod history;
 mod init;
 mod invite;
 pub mod log;
 mod mount;
 mod online;
+mod pin;
 mod redo;
 mod reintegrate;
 pub mod replay;
@@ -74,6 +76,12 @@ pub enum Command {
     Online(online::Arguments),
     /// End the connection to the server, and make none until told to
     Offline(online::Arguments),
+    /// Have files here whether anybody opens them or not
+    Pin(pin::Arguments),
+    /// Have them here no more than others
+    Unpin(pin::UnpinArguments),
+    /// Give up bytes that others have
+    Evict(evict::Arguments),
     /// Show how a fileset is
     Status(status::Arguments),
 }
@@ -103,6 +111,9 @@ pub fn run(command: Command) -> Ending {
         Command::Sync(arguments) => sync::run(arguments),
         Command::Online(arguments) => online::run(arguments, true),
         Command::Offline(arguments) => online::run(arguments, false),
+        Command::Pin(arguments) => pin::run(arguments),
+        Command::Unpin(arguments) => pin::run_unpin(arguments),
+        Command::Evict(arguments) => evict::run(arguments),
         Command::Status(arguments) => status::run(arguments),
     }
 }

@@ -18,6 +18,7 @@ use crate::behind::Below;
 use crate::comparison::{Comparison, Progress};
 use crate::control::{Client, Server, Status};
 use crate::daemon::{self, Background};
+use crate::fetch_from::FetchFrom;
 use crate::links::Links;
 use crate::{Ending, Failure, find};
 
@@ -36,6 +37,9 @@ pub struct Arguments {
     /// every ten minutes
     #[arg(long)]
     no_watch: bool,
+    /// Bring bytes that are not here from another replica of the fileset on this machine, when somebody opens the file
+    #[arg(long, value_name = "FILESET")]
+    fetch_from: Option<PathBuf>,
     #[command(flatten)]
     background: Background,
 }
@@ -71,6 +75,9 @@ pub fn run(arguments: Arguments) -> Ending {
         words.extend(["--transport".into(), word.get_name().into()]);
     }
     words.extend(arguments.no_watch.then(|| "--no-watch".into()));
+    if let Some(other) = &arguments.fetch_from {
+        words.extend(["--fetch-from".into(), std::path::absolute(other)?.into()]);
+    }
     words.extend(["--".into(), std::path::absolute(&arguments.directory)?.into()]);
     if let Some(mountpoint) = &arguments.mountpoint {
         words.push(std::path::absolute(mountpoint)?.into());
@@ -128,6 +135,9 @@ fn start(arguments: &Arguments) -> Result<Started, Failure> {
     drop(lock);
     let (replica, start) = Replica::open(fileset).map_err(|error| in_use(error, directory))?;
     let replica = Arc::new(replica);
+    if let Some(other) = &arguments.fetch_from {
+        replica.set_upstream(Some(Arc::new(FetchFrom::new(other, replica.fileset().config.id)?)));
+    }
     let below = Below::of(directory, replica.fileset().config.replica);
     let how = Options { transport: arguments.transport.into(), no_watch: arguments.no_watch };
     let mount = Mount::new(replica.clone(), &mountpoint, how)?;
@@ -229,6 +239,7 @@ fn status(
     let behind = mount.behind().clone();
     move || {
         let found = below.as_ref().map(Below::find).unwrap_or_default();
+        let (data, fetching) = (replica.index().data(), replica.fetching());
         Status {
             pid: std::process::id(),
             last_recno: replica.last().0,
@@ -240,7 +251,17 @@ fn status(
             attic_files: replica.attic_size().1,
             attic_by_ranges: replica.kept_by_ranges(),
             open_for_writing: replica.open_for_writing() as u64,
-            lost_files: replica.index().lost(),
+            lost_files: data.lost_files,
+            lost_bytes: data.lost_bytes,
+            absent_files: data.absent_files,
+            absent_bytes: data.absent_bytes,
+            pins: replica.count_pins() as u64,
+            cache_bytes: data.here(),
+            cache_limit: replica.fileset().config.cache.limit,
+            cache_full: replica.fileset().config.cache.full,
+            upstream: replica.upstream().map(|upstream| upstream.describe()),
+            fetching: fetching.running,
+            awaited: fetching.awaited,
             digests_waiting: replica.digests_waiting() as u64,
             watch: behind.without().is_none(),
             watch_records: behind.records(),

@@ -1,5 +1,7 @@
 //! `mezzo status`: how a fileset is.
 
+mod offline;
+
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -19,6 +21,9 @@ pub struct Arguments {
     /// The fileset, or something in it
     #[arg(default_value = ".")]
     directory: PathBuf,
+    /// Show which files at DIRECTORY and below would be missing without a connection
+    #[arg(long)]
+    offline_ready: bool,
     /// One JSON object
     #[arg(long)]
     json: bool,
@@ -51,6 +56,9 @@ struct Earlier {
 
 /// Runs it.
 pub fn run(arguments: Arguments) -> Ending {
+    if arguments.offline_ready {
+        return offline::run(&arguments.directory, arguments.json);
+    }
     let shown = gather(find::fileset(&arguments.directory)?)?;
     if arguments.json {
         println!("{}", json::one_line(&shown)?);
@@ -92,8 +100,32 @@ fn earlier(reader: &Reader) -> Result<Vec<Earlier>, Failure> {
         .collect())
 }
 
+fn line(name: &str, value: &dyn std::fmt::Display) {
+    println!("{:12} {value}", format!("{name}:"));
+}
+
+/// Where files' bytes are.
+fn print_data(daemon: &Status) {
+    if daemon.absent_files > 0 {
+        line("absent", &format_args!("{} files of {} bytes", daemon.absent_files, daemon.absent_bytes));
+    }
+    if let Some(upstream) = &daemon.upstream {
+        line("fetched from", upstream);
+    }
+    if daemon.fetching > 0 {
+        line("fetching", &format_args!("{} files; {} are waited for", daemon.fetching, daemon.awaited));
+    }
+    if daemon.pins > 0 {
+        line("pinned", &daemon.pins);
+    }
+    match daemon.cache_limit {
+        Some(limit) => line("cache", &format_args!("{} of {limit} bytes", daemon.cache_bytes)),
+        None if daemon.absent_files > 0 => line("cache", &format_args!("{} bytes", daemon.cache_bytes)),
+        None => {}
+    }
+}
+
 fn print(shown: &Shown) {
-    let line = |name: &str, value: &dyn std::fmt::Display| println!("{:12} {value}", format!("{name}:"));
     line("fileset", &format_args!("{} ({})", shown.name, shown.id));
     line("directory", &shown.path);
     line("replica", &shown.replica);
@@ -113,12 +145,14 @@ fn print(shown: &Shown) {
     line("requests", &if daemon.io_uring { "come over io_uring" } else { "come over /dev/fuse" });
     let (bytes, files, ranges) = (daemon.attic_bytes, daemon.attic_files, daemon.attic_by_ranges);
     line("attic", &format_args!("{bytes} bytes in {files} files, {ranges} of them kept by ranges"));
+    print_data(daemon);
     line("comparison", &daemon.scan);
     if daemon.watch {
         line("watch", &format_args!("{} records of what was changed behind the mount", daemon.watch_records));
     }
     if daemon.lost_files > 0 {
-        line("LOST", &format_args!("{} files lack data that was lost with the power", daemon.lost_files));
+        let (files, bytes) = (daemon.lost_files, daemon.lost_bytes);
+        line("LOST", &format_args!("{files} files of {bytes} bytes lack data that was lost with the power"));
     }
     daemon.behind_processes.iter().for_each(|process| line("past it", &process.note()));
     daemon.behind_mounts.iter().for_each(|mount| line("past it", &mount.note()));

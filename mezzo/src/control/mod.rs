@@ -9,8 +9,8 @@ use mezzo_net::upstream::LinkStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::behind::{Process, Showing, Submount};
-use crate::reintegrating;
 use crate::undoing::{Report, Wish};
+use crate::{demand, reintegrating};
 
 pub use client::Client;
 pub use server::Server;
@@ -55,6 +55,8 @@ pub enum Request {
     },
     /// Offer the fileset no more, and end. Root alone may.
     End,
+    /// Have files here, or no more, or tell which are not.
+    Demand(demand::Wish),
 }
 
 /// What somebody is invited to.
@@ -101,6 +103,8 @@ pub enum Answer {
     },
     /// To [`Request::Revoke`] and [`Request::End`].
     Done,
+    /// To [`Request::Demand`].
+    Demanded(demand::Report),
     /// It was refused, or failed.
     Failed {
         /// Why.
@@ -134,6 +138,36 @@ pub struct Status {
     pub open_for_writing: u64,
     /// Files whose data was lost with the power.
     pub lost_files: u64,
+    /// Their sizes.
+    #[serde(default)]
+    pub lost_bytes: u64,
+    /// Files whose bytes are not here, and can be had elsewhere.
+    #[serde(default)]
+    pub absent_files: u64,
+    /// Their sizes.
+    #[serde(default)]
+    pub absent_bytes: u64,
+    /// Objects that are pinned.
+    #[serde(default)]
+    pub pins: u64,
+    /// Bytes of files that are here.
+    #[serde(default)]
+    pub cache_bytes: u64,
+    /// How many may be.
+    #[serde(default)]
+    pub cache_limit: Option<u64>,
+    /// Whether all files are brought.
+    #[serde(default)]
+    pub cache_full: bool,
+    /// Where bytes come from.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// Files that are being brought.
+    #[serde(default)]
+    pub fetching: u64,
+    /// Files that somebody waits for.
+    #[serde(default)]
+    pub awaited: u64,
     /// Versions of data whose digests are still to be made.
     pub digests_waiting: u64,
     /// Whether the host's file system is watched for changes behind the mount.

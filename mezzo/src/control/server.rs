@@ -134,6 +134,7 @@ impl Daemon {
                 Answer::Failed { message: "only root may end the server".to_owned() }
             }
             Ok(Request::End) => answer(self.links.end_offer()),
+            Ok(Request::Demand(wish)) => answer(wish.carry_out(&self.replica).map(Answer::Demanded)),
             Err(error) => Answer::Failed { message: format!("not a request: {error}") },
         }
     }

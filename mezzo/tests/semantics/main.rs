@@ -11,6 +11,7 @@ mod body;
 mod crowd;
 mod daemon;
 mod data;
+mod demand;
 mod directories;
 mod document;
 mod full;

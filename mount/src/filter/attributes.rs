@@ -70,6 +70,21 @@ impl Filter {
         self.shown_by(header.node, &met, self.validity(object))
     }
 
+    /// As [`Filter::set_attributes`], when the bytes are here that a new size needs.
+    pub(super) fn set_attributes_later(
+        &self,
+        header: &Header,
+        wanted: &Setattr,
+        reply: Reply<'_>,
+    ) -> Answered {
+        let Some(object) = self.lacks_bytes(header.node) else { return reply.error(Errno::ENODATA) };
+        let (header, wanted) = (*header, *wanted);
+        let set = move |filter: &Filter| filter.set_attributes(&header, &wanted);
+        self.when_filled(object, reply, set, |reply, (attributes, valid)| {
+            reply.attributes(&attributes, valid)
+        })
+    }
+
     /// An object as users see it.
     pub(super) fn shown(&self, met: &Met) -> Attributes {
         self.of_host(&met.stat, &met.shown())

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use mezzo_core::ObjectId;
 use mezzo_fuse::{Answered, BackingId, Errno, Header, OpenFlags, Opened, Operation, Reply};
 use mezzo_replica::host::{self, Identity, Stat};
-use mezzo_replica::{Caller, Changes, Sight, Use};
+use mezzo_replica::{Bytes, Caller, Changes, Sight, Use};
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::{Filter, Outcome, told};
+use crate::emptying::is_emptied;
 use crate::handles::{Handle, Session};
 use crate::nodes::Node;
 
@@ -42,9 +43,25 @@ impl Open {
 impl Filter {
     pub(super) fn open(&self, header: &Header, flags: u32, kill_set_id: bool) -> Outcome<Open> {
         match self.node(header.node)? {
-            Node::Object(object) => self.open_object(header, (header.node, object), flags, kill_set_id),
+            Node::Object(object) => {
+                self.open_object(header, (header.node, object), (flags, kill_set_id), Bytes::Needed)
+            }
             node => self.open_own(&node, flags),
         }
+    }
+
+    /// As [`Filter::open`], when the bytes are here; without, where the caller opens the file to empty it.
+    pub(super) fn open_later(&self, header: &Header, how: (u32, bool), reply: Reply<'_>) -> Answered {
+        let Some(object) = self.lacks_bytes(header.node) else { return reply.error(Errno::ENODATA) };
+        let header = *header;
+        if is_emptied(header.pid, OFlags::from_bits_retain(how.0)) {
+            return match self.open_object(&header, (header.node, object), how, Bytes::NotNeeded) {
+                Ok(opened) => reply.opened(&opened.told()),
+                Err(errno) => reply.error(errno),
+            };
+        }
+        let open = move |filter: &Filter| filter.open(&header, how.0, how.1);
+        self.when_filled(object, reply, open, |reply, opened| reply.opened(&opened.told()))
     }
 
     /// Opens an object that was there before, by this number of the kernel's.
@@ -52,8 +69,8 @@ impl Filter {
         &self,
         header: &Header,
         at: (u64, ObjectId),
-        flags: u32,
-        kill_set_id: bool,
+        (flags, kill_set_id): (u32, bool),
+        bytes: Bytes,
     ) -> Outcome<Open> {
         let flags = OFlags::from_bits_retain(flags);
         // It may become another inode while it is being opened, which is once: by its next one it has another number.
@@ -61,7 +78,7 @@ impl Filter {
             let former = self.nodes.former(at.0);
             let opened = self.in_session(at, |session| match &former {
                 Some(former) => self.open_former(session, at, flags, former.as_fd()),
-                None => self.open_current(session, header, at, flags, kill_set_id),
+                None => self.open_current(session, header, at, (flags, kill_set_id), bytes),
             })?;
             if former.is_some() || self.nodes.former(at.0).is_none() {
                 return Ok(opened);
@@ -82,7 +99,8 @@ impl Filter {
         if usage(flags) != Use::Read || flags.contains(OFlags::TRUNC) {
             return Err(Errno::ESTALE);
         }
-        self.open_in(session, at, flags, false, |flags| host::reopen(former, flags))
+        // Whatever the object lacks by now, this inode has its bytes.
+        self.open_in(session, at, (flags, false), Bytes::NotNeeded, |flags| host::reopen(former, flags))
     }
 
     fn open_current(
@@ -90,8 +108,8 @@ impl Filter {
         session: &mut Session,
         header: &Header,
         at: (u64, ObjectId),
-        flags: OFlags,
-        kill_set_id: bool,
+        (flags, kill_set_id): (OFlags, bool),
+        bytes: Bytes,
     ) -> Outcome<Open> {
         let object = at.1;
         let (reach, stat) = self.replica.open_to_read(object).map_err(told)?;
@@ -107,7 +125,7 @@ impl Filter {
             Some(reach) => host::reopen(reach.as_fd(), flags),
             None => Err(std::io::Error::from_raw_os_error(libc::EBADF)),
         };
-        self.open_in(session, at, flags, header.uid == 0 && set_id, host)
+        self.open_in(session, at, (flags, header.uid == 0 && set_id), bytes, host)
     }
 
     /// Opens a file that was just made, and that `file` has open for reading.
@@ -126,7 +144,8 @@ impl Filter {
             None => Err(std::io::Error::from_raw_os_error(libc::EBADF)),
         };
         let keep_set_id = header.uid == 0 && mode & 0o6000 != 0;
-        let opened = self.in_session(at, |session| self.open_in(session, at, flags, keep_set_id, host))?;
+        let opened = self
+            .in_session(at, |session| self.open_in(session, at, (flags, keep_set_id), Bytes::Needed, host))?;
         if self.nodes.former(at.0).is_some() {
             self.release_as(&Caller::program(), opened.number)?;
             return Err(Errno::ESTALE);
@@ -153,12 +172,12 @@ impl Filter {
         &self,
         session: &mut Session,
         (node, object): (u64, ObjectId),
-        flags: OFlags,
-        keep_set_id: bool,
+        (flags, keep_set_id): (OFlags, bool),
+        bytes: Bytes,
         host: impl FnMut(OFlags) -> std::io::Result<OwnedFd>,
     ) -> Outcome<Open> {
         let fixed = if self.backings.is_some() { session.sight } else { Some(Sight::Seen) };
-        let (sight, usage) = self.replica.opening(object, usage(flags), fixed).map_err(told)?;
+        let (sight, usage) = self.replica.opening(object, usage(flags), fixed, bytes).map_err(told)?;
         let mut handle = Handle { object: Some(object), node, usage, backing: None, file: None };
         match self.open_on_host(session, &mut handle, (sight, flags, keep_set_id), host) {
             Ok(reach) => self.replica.keep_reach(object, reach),

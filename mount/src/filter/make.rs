@@ -1,8 +1,8 @@
 //! New objects.
 
 use mezzo_core::{Device, Kind, ObjectId};
-use mezzo_fuse::{Entry, Errno, Header, Operation};
-use mezzo_replica::{Met, NewNode};
+use mezzo_fuse::{Answered, Entry, Errno, Header, Operation, Reply};
+use mezzo_replica::{Bytes, Met, NewNode};
 use rustix::fs::OFlags;
 
 use super::data::Open;
@@ -43,10 +43,30 @@ impl Filter {
             Ok((met, file)) => self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file)),
             Err(error) if error.errno() == libc::EEXIST && flags & OFlags::EXCL.bits() == 0 => {
                 let met = self.replica.meet(parent, &name).map_err(told)?.ok_or(Errno::ENOENT)?;
-                self.with_entry(&met, |at| self.open_object(header, at, flags, false))
+                self.with_entry(&met, |at| self.open_object(header, at, (flags, false), Bytes::Needed))
             }
             Err(error) => Err(told(error)),
         }
+    }
+
+    /// As [`Filter::create`], where somebody was faster, and when the bytes of theirs are here.
+    pub(super) fn create_later(
+        &self,
+        header: &Header,
+        name: &[u8],
+        (mode, umask, flags): (u32, u32, u32),
+        reply: Reply<'_>,
+    ) -> Answered {
+        let found = self.object(header.node).and_then(|parent| {
+            let name = self.name(parent, name)?;
+            self.replica.index().child(parent, &name).map_err(|error| told(error.into()))
+        });
+        let Ok(Some(object)) = found else { return reply.error(Errno::ENODATA) };
+        let (header, name): (Header, Box<[u8]>) = (*header, name.into());
+        let create = move |filter: &Filter| filter.create(&header, &name, mode, umask, flags);
+        self.when_filled(object, reply, create, |reply, (entry, opened)| {
+            reply.created(&entry, &opened.told())
+        })
     }
 
     /// Makes a file that has no name.

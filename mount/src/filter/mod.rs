@@ -2,6 +2,7 @@
 
 mod attributes;
 mod data;
+mod demand;
 mod directory;
 mod make;
 mod names;
@@ -9,7 +10,7 @@ mod own;
 mod special;
 mod xattrs;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mezzo_core::{Name, ObjectId};
@@ -29,6 +30,8 @@ const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A fileset as a file system.
 pub struct Filter {
+    /// For what goes on after a request has left its thread.
+    pub(crate) me: Weak<Filter>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) nodes: Nodes,
     pub(crate) handles: Handles,
@@ -132,6 +135,7 @@ impl Filter {
             Operation::Statx { .. } => self.statx(header, reply),
             Operation::Setattr(wanted) => match self.set_attributes(header, wanted) {
                 Ok((attributes, valid)) => reply.attributes(&attributes, valid),
+                Err(Errno::ENODATA) => self.set_attributes_later(header, wanted, reply),
                 Err(errno) => reply.error(errno),
             },
             Operation::Readlink => match self.read_link(header) {
@@ -155,11 +159,13 @@ impl Filter {
             }
             Operation::Open { flags, kill_suidgid } => match self.open(header, *flags, *kill_suidgid) {
                 Ok(opened) => reply.opened(&opened.told()),
+                Err(Errno::ENODATA) => self.open_later(header, (*flags, *kill_suidgid), reply),
                 Err(errno) => reply.error(errno),
             },
             Operation::Create { name, mode, umask, flags, .. } => {
                 match self.create(header, name, *mode, *umask, *flags) {
                     Ok((entry, opened)) => reply.created(&entry, &opened.told()),
+                    Err(Errno::ENODATA) => self.create_later(header, name, (*mode, *umask, *flags), reply),
                     Err(errno) => reply.error(errno),
                 }
             }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::own_path;
 use crate::attic::AtticPolicy;
+use crate::demand::CachePolicy;
 use crate::host::write_whole;
 
 /// The version of everything in `.mezzo` that this program writes.
@@ -43,6 +44,8 @@ pub struct Config {
     pub unstable_seconds: u32,
     /// What is kept of data that the tree has no more.
     pub attic: AtticPolicy,
+    /// How much data is to be here that others have too.
+    pub cache: CachePolicy,
 }
 
 /// When the digest of data that was written is made.
@@ -75,6 +78,8 @@ struct File {
     policy: Policy,
     #[serde(default)]
     attic: AtticPolicy,
+    #[serde(default)]
+    cache: CachePolicy,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,7 +99,15 @@ impl Config {
     /// A new fileset with every policy as usual.
     pub fn new(id: FilesetId, name: String, replica: ReplicaId) -> Config {
         let Policy { digests, unstable_seconds } = Policy::default();
-        Config { id, name, replica, digests, unstable_seconds, attic: AtticPolicy::default() }
+        Config {
+            id,
+            name,
+            replica,
+            digests,
+            unstable_seconds,
+            attic: AtticPolicy::default(),
+            cache: CachePolicy::default(),
+        }
     }
 
     /// Reads the file in the directory `own`; `path` is what errors call the fileset.
@@ -122,6 +135,7 @@ impl Config {
             digests: file.policy.digests,
             unstable_seconds: file.policy.unstable_seconds,
             attic: file.attic,
+            cache: file.cache,
         })
     }
 
@@ -152,6 +166,7 @@ impl Config {
             replica: self.replica.to_string(),
             policy: Policy { digests: self.digests, unstable_seconds: self.unstable_seconds },
             attic: self.attic.clone(),
+            cache: self.cache.clone(),
         };
         let text = toml::to_string(&file).map_err(io::Error::other)?;
         Ok(format!("{HEADING}{text}"))

@@ -79,6 +79,17 @@ pub fn is_absent(fd: BorrowedFd<'_>) -> bool {
     get(fd, ABSENT).is_ok()
 }
 
+/// Sets both marks on a file: they hold whatever it looks like.
+pub fn mark_absent_whatever(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, ABSENT, b"", 0)?;
+    mark_filling(fd)
+}
+
+/// Whether the file has the mark [`LOST`], and it holds whatever the file looks like.
+pub fn is_filling(fd: BorrowedFd<'_>) -> bool {
+    get(fd, LOST).is_ok_and(|mark| mark.is_empty())
+}
+
 /// Sets both marks on a file that looks like this.
 pub fn mark_absent(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
     set(fd, ABSENT, b"", 0)?;

@@ -152,16 +152,13 @@ impl Fold<'_> {
     }
 
     fn set(&mut self, object: ObjectId, attributes: &Step<Attributes>, data: Option<Data>) -> Done {
-        let mut found_again = false;
         self.update(object, |entry| {
             entry.step(attributes);
             if let Some(data) = data {
                 entry.state.data = Some(data);
-                found_again = std::mem::take(&mut entry.lost);
+                (entry.lost, entry.absent) = (false, false);
             }
-        })?;
-        self.memory.totals.lost = self.memory.totals.lost.saturating_sub(found_again.into());
-        Ok(())
+        })
     }
 
     fn fill_digest(&mut self, object: ObjectId, version: DataVersion, digest: Digest) -> Done {

@@ -19,15 +19,36 @@ pub struct Entry {
     pub host: Option<HostId>,
     /// The host's ctime when tree and log last agreed. Another one there means a change that was not seen.
     pub host_ctime: Time,
-    /// Its data was found lost after a power loss, and nobody has written it since.
+    /// It lacks bytes that the log tells of, and nobody has written it since: they went with the power, or are absent.
     pub lost: bool,
+    /// Its bytes never were here, or were evicted: nobody is shown what the host has instead. Then it is `lost` too.
+    pub absent: bool,
+}
+
+/// What a file counts for in totals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Weight {
+    pub bytes: u64,
+    pub lost: bool,
+    pub absent: bool,
+}
+
+/// What a file lacks of the bytes that the log tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// Nothing.
+    Nothing,
+    /// Some, since the machine lost power.
+    Lost,
+    /// All: they never were here, or were evicted.
+    Absent,
 }
 
 impl Entry {
     /// The object as a new one with this state.
     pub fn new(object: ObjectId, state: State) -> Entry {
         let host_ctime = state.attributes.ctime;
-        Entry { object, state, places: Vec::new(), host: None, host_ctime, lost: false }
+        Entry { object, state, places: Vec::new(), host: None, host_ctime, lost: false, absent: false }
     }
 
     /// What `stat` tells of it.
@@ -59,6 +80,12 @@ impl Entry {
         }
     }
 
+    /// What its data counts for in totals.
+    pub(super) fn weight(&self) -> Weight {
+        let bytes = if self.state.attributes.kind == Kind::File { self.state.attributes.size } else { 0 };
+        Weight { bytes, lost: self.lost, absent: self.absent }
+    }
+
     /// The version of its data, for regular files.
     pub fn version(&self) -> Option<DataVersion> {
         self.state.data.map(|data| data.version)
@@ -69,7 +96,7 @@ impl Entry {
         let mut out = Writer(Vec::with_capacity(192));
         let attributes = &self.state.attributes;
         out.byte(attributes.kind as u8);
-        out.byte(u8::from(self.lost));
+        out.byte(u8::from(self.lost) | u8::from(self.absent) << 1);
         out.number(attributes.mode.into());
         out.number(attributes.uid.into());
         out.number(attributes.gid.into());
@@ -107,7 +134,8 @@ impl Entry {
     pub fn from_bytes(object: ObjectId, bytes: &[u8]) -> Option<Entry> {
         let mut from = Reader(bytes);
         let kind = Kind::from_number(from.byte()?)?;
-        let lost = from.byte()? != 0;
+        let marks = from.byte()?;
+        let (lost, absent) = (marks & 1 != 0, marks & 2 != 0);
         let mut small = || from.number().and_then(|n| u32::try_from(n).ok());
         let (mode, uid, gid) = (small()?, small()?, small()?);
         let size = from.number()?;
@@ -132,7 +160,7 @@ impl Entry {
         let places =
             from.list(|from| Some(Place::new(ObjectId(from.origin()?), Name::new(from.bytes()?).ok()?)))?;
         let state = State { attributes, target, xattrs, data };
-        Some(Entry { object, state, places, host, host_ctime, lost })
+        Some(Entry { object, state, places, host, host_ctime, lost, absent })
     }
 }
 
@@ -253,6 +281,7 @@ mod tests {
         let mut entry =
             Entry::new(ObjectId(origin), State { attributes, target: (*b"").into(), xattrs, data });
         entry.places.push(Place::new(ObjectId::ROOT, Name::new(b"\xfe").unwrap()));
+        (entry.lost, entry.absent) = (true, true);
         entry.host = Handle::from_bytes(&[1, 0, 0, 0, 5, 6]).map(|handle| HostId {
             inode: 12,
             born: Time::new(3, 4),

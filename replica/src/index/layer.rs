@@ -18,12 +18,16 @@ pub(super) struct Layer {
     pub names: BTreeMap<(ObjectId, Name), Option<ObjectId>>,
     pub attic: BTreeMap<Kept, Option<u64>>,
     pub kept: HashMap<DataVersion, Option<Time>>,
+    /// Files that lack bytes, and whether those are absent.
+    pub lacking: BTreeMap<ObjectId, Option<bool>>,
+    /// When files were opened, in milliseconds since 1970.
+    pub used: HashMap<ObjectId, Option<u64>>,
 }
 
 impl Layer {
     /// Keys in it: what writing it costs.
     pub fn len(&self) -> usize {
-        self.objects.len() + self.names.len() + self.attic.len()
+        self.objects.len() + self.names.len() + self.attic.len() + self.used.len()
     }
 
     /// Lays `newer` over this one.
@@ -34,5 +38,7 @@ impl Layer {
         self.names.extend(newer.names);
         self.attic.extend(newer.attic);
         self.kept.extend(newer.kept);
+        self.lacking.extend(newer.lacking);
+        self.used.extend(newer.used);
     }
 }

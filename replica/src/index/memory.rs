@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::attic::Kept;
 use super::cache::Cache;
-use super::entry::Entry;
+use super::entry::{Entry, Weight};
 use super::layer::Layer;
 use super::store::{Heard, Snapshot, StoreError, Totals};
 
@@ -102,6 +102,14 @@ impl Memory {
         Ok(found)
     }
 
+    /// When somebody opened the object, in milliseconds since 1970; `None` where that was not noted.
+    pub fn used(&self, object: ObjectId) -> Result<Option<u64>, StoreError> {
+        match self.layers().find_map(|layer| layer.used.get(&object)) {
+            Some(found) => Ok(*found),
+            None => self.snapshot.used(object),
+        }
+    }
+
     pub fn kept_since(&self, version: DataVersion) -> Result<Option<Time>, StoreError> {
         match self.layers().find_map(|layer| layer.kept.get(&version)) {
             Some(found) => Ok(*found),
@@ -127,13 +135,37 @@ impl Memory {
             change(Arc::make_mut(orphan));
             return Ok(true);
         }
-        if let Some(live) = self.live.objects.get_mut(&object) {
-            return Ok(live.as_mut().map(|entry| change(Arc::make_mut(entry))).is_some());
-        }
-        let Some(mut entry) = self.entry(object, cache)? else { return Ok(false) };
-        change(Arc::make_mut(&mut entry));
-        self.live.objects.insert(object, Some(entry));
+        let (before, after) = match self.live.objects.get_mut(&object) {
+            Some(None) => return Ok(false),
+            Some(Some(entry)) => {
+                let before = entry.weight();
+                change(Arc::make_mut(entry));
+                (before, entry.weight())
+            }
+            None => {
+                let Some(mut entry) = self.entry(object, cache)? else { return Ok(false) };
+                let before = entry.weight();
+                change(Arc::make_mut(&mut entry));
+                let after = entry.weight();
+                self.live.objects.insert(object, Some(entry));
+                (before, after)
+            }
+        };
+        self.weigh(object, Some(before), Some(after));
         Ok(true)
+    }
+
+    /// Counts a file that was `before` and is `after`.
+    fn weigh(&mut self, object: ObjectId, before: Option<Weight>, after: Option<Weight>) {
+        if before == after {
+            return;
+        }
+        before.into_iter().for_each(|weight| self.totals.data.remove(weight));
+        after.into_iter().for_each(|weight| self.totals.data.add(weight));
+        let lacking = |weight: Option<Weight>| weight.filter(|w| w.lost).map(|w| w.absent);
+        if lacking(before) != lacking(after) {
+            self.live.lacking.insert(object, lacking(after));
+        }
     }
 
     /// Takes in a new object.
@@ -145,7 +177,7 @@ impl Memory {
             self.live.names.insert((place.parent, place.name.clone()), Some(entry.object));
         }
         self.totals.objects += 1;
-        self.totals.lost += u64::from(entry.lost);
+        self.weigh(entry.object, None, Some(entry.weight()));
         self.live.objects.insert(entry.object, Some(Arc::new(entry)));
     }
 
@@ -157,7 +189,10 @@ impl Memory {
             self.live.inodes.insert(host.inode, None);
         }
         self.totals.objects = self.totals.objects.saturating_sub(1);
-        self.totals.lost = self.totals.lost.saturating_sub(entry.lost.into());
+        self.weigh(entry.object, Some(entry.weight()), None);
+        if self.used(entry.object)?.is_some() {
+            self.live.used.insert(entry.object, None);
+        }
         self.live.objects.insert(entry.object, None);
         Ok(())
     }

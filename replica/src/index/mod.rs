@@ -25,8 +25,8 @@ use parking_lot::{Mutex, RwLock};
 
 pub use apply::Local;
 pub use attic::Kept;
-pub use entry::Entry;
-pub use store::StoreError;
+pub use entry::{Entry, Lacking};
+pub use store::{DataTotals, StoreError};
 
 use crate::host::HostId;
 use apply::Fold;
@@ -107,9 +107,69 @@ impl Index {
         self.memory.read().totals.objects
     }
 
-    /// Files whose data was lost with the power, and not written since.
+    /// How much data there is, and how much of it is not here.
+    pub fn data(&self) -> DataTotals {
+        self.memory.read().totals.data
+    }
+
+    /// Files that lack bytes.
     pub fn lost(&self) -> u64 {
-        self.memory.read().totals.lost
+        let data = self.data();
+        data.lost_files + data.absent_files
+    }
+
+    /// Up to `count` files behind `after`, in the order of their ids, that lack bytes, and whether those are absent.
+    pub fn lacking(
+        &self,
+        after: Option<ObjectId>,
+        count: usize,
+    ) -> Result<Vec<(ObjectId, bool)>, StoreError> {
+        let memory = self.memory.read();
+        let layers: Vec<_> = memory.layers().collect();
+        let changed: usize = layers.iter().map(|layer| layer.lacking.len()).sum();
+        let mut found: BTreeMap<_, _> =
+            memory.snapshot.lacking(after, count + changed)?.into_iter().collect();
+        for (object, absent) in layers.iter().rev().flat_map(|layer| &layer.lacking) {
+            match absent.filter(|_| after.is_none_or(|after| *object > after)) {
+                Some(absent) => found.insert(*object, absent),
+                None => found.remove(object),
+            };
+        }
+        Ok(found.into_iter().take(count).collect())
+    }
+
+    /// Up to `count` objects behind `after`, in the order of their ids; fewer only at the end.
+    pub fn objects_after(
+        &self,
+        after: Option<ObjectId>,
+        count: usize,
+    ) -> Result<Vec<Arc<Entry>>, StoreError> {
+        let memory = self.memory.read();
+        let mut changed = BTreeMap::new();
+        for layer in memory.layers().collect::<Vec<_>>().into_iter().rev() {
+            let behind =
+                layer.objects.iter().filter(|(object, _)| after.is_none_or(|after| **object > after));
+            changed.extend(behind.map(|(object, entry)| (*object, entry.clone())));
+        }
+        let snapshot = memory.snapshot.clone();
+        drop(memory);
+        let mut found: BTreeMap<_, _> = snapshot
+            .objects(after, count + changed.len())?
+            .into_iter()
+            .map(|entry| (entry.object, Some(Arc::new(entry))))
+            .collect();
+        found.extend(changed);
+        Ok(found.into_values().flatten().take(count).collect())
+    }
+
+    /// When somebody opened the object last, in milliseconds since 1970; 0 where that is not known.
+    pub fn used(&self, object: ObjectId) -> Result<u64, StoreError> {
+        Ok(self.memory.read().used(object)?.unwrap_or(0))
+    }
+
+    /// Notes that somebody opened the object, in milliseconds since 1970.
+    pub fn note_used(&self, object: ObjectId, used: u64) {
+        self.memory.write().live.used.insert(object, Some(used));
     }
 
     /// Bytes and files in the attic.
@@ -201,17 +261,11 @@ impl Index {
         Ok(())
     }
 
-    /// Marks a file whose bytes are not all there, or takes the mark away.
-    pub fn set_lost(&self, object: ObjectId, lost: bool) -> Result<(), StoreError> {
-        let mut memory = self.memory.write();
-        let mut was = lost;
-        memory.update(object, &self.cache, |entry| was = std::mem::replace(&mut entry.lost, lost))?;
-        match (was, lost) {
-            (false, true) => memory.totals.lost += 1,
-            (true, false) => memory.totals.lost = memory.totals.lost.saturating_sub(1),
-            _ => {}
-        }
-        Ok(())
+    /// Notes what a file lacks of its bytes.
+    pub fn set_lacking(&self, object: ObjectId, lacking: Lacking) -> Result<(), StoreError> {
+        let marks = (lacking != Lacking::Nothing, lacking == Lacking::Absent);
+        let set = |entry: &mut Entry| (entry.lost, entry.absent) = marks;
+        self.memory.write().update(object, &self.cache, set).map(drop)
     }
 
     /// Keeps an object that never had a name, for those who have it open.

@@ -10,11 +10,11 @@ use redb::{
 };
 
 use super::attic::Kept;
-use super::entry::Entry;
+use super::entry::{Entry, Weight};
 use super::layer::Layer;
 
 /// Changes whenever the meaning of the file does; a file with another number is thrown away and built anew.
-const FORMAT: u64 = 7;
+const FORMAT: u64 = 8;
 
 /// Pages that redb may keep in memory. A fileset's hot entries are in the index's own cache above it.
 const CACHE_BYTES: usize = 24 << 20;
@@ -27,6 +27,10 @@ const NAMES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("names");
 const ATTIC: TableDefinition<&[u8], u64> = TableDefinition::new("attic");
 /// Since when each version is in the attic: the way to its key there.
 const KEPT: TableDefinition<&[u8], &[u8]> = TableDefinition::new("kept");
+/// Files that lack bytes, and whether those are absent.
+const LACKING: TableDefinition<&[u8], bool> = TableDefinition::new("lacking");
+/// When files were opened, in milliseconds since 1970, where that is noted.
+const USED: TableDefinition<&[u8], u64> = TableDefinition::new("used");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// What is known of other replicas, and of this one: the last record of its making that was applied here, and the last record of
@@ -53,6 +57,8 @@ pub(super) struct Snapshot {
     names: ReadOnlyTable<&'static [u8], &'static [u8]>,
     attic: ReadOnlyTable<&'static [u8], u64>,
     kept: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    lacking: ReadOnlyTable<&'static [u8], bool>,
+    used: ReadOnlyTable<&'static [u8], u64>,
     /// Totals.
     pub totals: Totals,
 }
@@ -80,8 +86,49 @@ pub(super) struct Totals {
     pub attic_bytes: u64,
     /// Files in the attic.
     pub attic_files: u64,
-    /// Objects whose data was lost.
-    pub lost: u64,
+    /// The data of files.
+    pub data: DataTotals,
+}
+
+/// How much data there is, and how much of it is not here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataTotals {
+    /// Bytes of all files, as the log has them.
+    pub bytes: u64,
+    /// Files that lost bytes with the power.
+    pub lost_files: u64,
+    /// Their sizes.
+    pub lost_bytes: u64,
+    /// Files whose bytes never were here, or were evicted.
+    pub absent_files: u64,
+    /// Their sizes.
+    pub absent_bytes: u64,
+}
+
+impl DataTotals {
+    /// Bytes of the files whose data is here.
+    pub fn here(&self) -> u64 {
+        self.bytes.saturating_sub(self.lost_bytes + self.absent_bytes)
+    }
+
+    pub(super) fn add(&mut self, weight: Weight) {
+        self.count(weight, |total, bytes| *total += bytes);
+    }
+
+    pub(super) fn remove(&mut self, weight: Weight) {
+        self.count(weight, |total, bytes| *total = total.saturating_sub(bytes));
+    }
+
+    fn count(&mut self, Weight { bytes, lost, absent }: Weight, count: impl Fn(&mut u64, u64)) {
+        count(&mut self.bytes, bytes);
+        if absent {
+            count(&mut self.absent_files, 1);
+            count(&mut self.absent_bytes, bytes);
+        } else if lost {
+            count(&mut self.lost_files, 1);
+            count(&mut self.lost_bytes, bytes);
+        }
+    }
 }
 
 fn failed(operation: &'static str) -> impl Fn(redb::Error) -> StoreError {
@@ -126,6 +173,8 @@ impl Store {
                 tried!("make", transaction.open_table(NAMES))?;
                 tried!("make", transaction.open_table(ATTIC))?;
                 tried!("make", transaction.open_table(KEPT))?;
+                tried!("make", transaction.open_table(LACKING))?;
+                tried!("make", transaction.open_table(USED))?;
                 tried!("make", transaction.open_table(REPLICAS))?;
                 Ok(())
             })?;
@@ -172,6 +221,7 @@ impl Store {
             merge_numbers(transaction, layer)?;
             merge_names(transaction, layer)?;
             merge_attic(transaction, layer)?;
+            merge_data(transaction, layer)?;
             let mut meta = tried!("write", transaction.open_table(META))?;
             for (name, value) in totals.named() {
                 tried!("write", meta.insert(name, value))?;
@@ -217,25 +267,37 @@ impl Store {
             names: tried!("read", read.open_table(NAMES))?,
             attic: tried!("read", read.open_table(ATTIC))?,
             kept: tried!("read", read.open_table(KEPT))?,
+            lacking: tried!("read", read.open_table(LACKING))?,
+            used: tried!("read", read.open_table(USED))?,
             totals: Totals {
                 applied: Recno(number("applied")?),
                 objects: number("objects")?,
                 attic_bytes: number("attic_bytes")?,
                 attic_files: number("attic_files")?,
-                lost: number("lost")?,
+                data: DataTotals {
+                    bytes: number("bytes")?,
+                    lost_files: number("lost_files")?,
+                    lost_bytes: number("lost_bytes")?,
+                    absent_files: number("absent_files")?,
+                    absent_bytes: number("absent_bytes")?,
+                },
             },
         })
     }
 }
 
 impl Totals {
-    fn named(&self) -> [(&'static str, u64); 5] {
+    fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("applied", self.applied.0),
             ("objects", self.objects),
             ("attic_bytes", self.attic_bytes),
             ("attic_files", self.attic_files),
-            ("lost", self.lost),
+            ("bytes", self.data.bytes),
+            ("lost_files", self.data.lost_files),
+            ("lost_bytes", self.data.lost_bytes),
+            ("absent_files", self.data.absent_files),
+            ("absent_bytes", self.data.absent_bytes),
         ]
     }
 }
@@ -321,7 +383,66 @@ fn merge_attic(transaction: &WriteTransaction, layer: &Layer) -> Result<(), Stor
     Ok(())
 }
 
+fn merge_data(transaction: &WriteTransaction, layer: &Layer) -> Result<(), StoreError> {
+    let mut table = tried!("write", transaction.open_table(LACKING))?;
+    for (object, absent) in &layer.lacking {
+        let key = object_key(*object);
+        match absent {
+            Some(absent) => tried!("write", table.insert(&key[..], absent))?,
+            None => tried!("write", table.remove(&key[..]))?,
+        };
+    }
+    let mut table = tried!("write", transaction.open_table(USED))?;
+    for (object, used) in sorted(&layer.used) {
+        let key = object_key(object);
+        match used {
+            Some(used) => tried!("write", table.insert(&key[..], used))?,
+            None => tried!("write", table.remove(&key[..]))?,
+        };
+    }
+    Ok(())
+}
+
+/// The keys behind that of an object; all of them for `None`.
+fn behind(after: Option<ObjectId>) -> Vec<u8> {
+    // The shortest key that is greater.
+    after.map_or_else(Vec::new, |object| [&object_key(object)[..], &[0]].concat())
+}
+
 impl Snapshot {
+    /// Up to `count` files behind `after` that lack bytes, and whether those are absent.
+    pub fn lacking(
+        &self,
+        after: Option<ObjectId>,
+        count: usize,
+    ) -> Result<Vec<(ObjectId, bool)>, StoreError> {
+        let pairs = tried!("read", self.lacking.range(&behind(after)[..]..))?;
+        pairs
+            .take(count)
+            .map(|pair| {
+                let (key, absent) = tried!("read", pair)?;
+                Ok((object_of(key.value()).ok_or_else(|| damaged("a file"))?, absent.value()))
+            })
+            .collect()
+    }
+
+    /// Up to `count` objects behind `after`.
+    pub fn objects(&self, after: Option<ObjectId>, count: usize) -> Result<Vec<Entry>, StoreError> {
+        let pairs = tried!("read", self.objects.range(&behind(after)[..]..))?;
+        pairs
+            .take(count)
+            .map(|pair| {
+                let (key, bytes) = tried!("read", pair)?;
+                let object = object_of(key.value()).ok_or_else(|| damaged("an object"))?;
+                Entry::from_bytes(object, bytes.value()).ok_or_else(|| damaged("an object"))
+            })
+            .collect()
+    }
+
+    pub fn used(&self, object: ObjectId) -> Result<Option<u64>, StoreError> {
+        Ok(tried!("read", self.used.get(&object_key(object)[..]))?.map(|used| used.value()))
+    }
+
     pub fn entry(&self, object: ObjectId) -> Result<Option<Entry>, StoreError> {
         let found = tried!("read", self.objects.get(&object_key(object)[..]))?;
         found

@@ -49,9 +49,20 @@ impl Default for Changes {
 
 impl Replica {
     /// Sets attributes. An object without a name has them set, and nothing is recorded.
+    /// ENODATA where a file gets another size whose bytes are not here, unless it is emptied.
     pub fn set_attributes(&self, caller: &Caller, object: ObjectId, changes: &Changes) -> Result<Met, Error> {
-        // What is cut off gives room back.
-        let mut order = if changes.size == Some(0) { self.begin_when_full() } else { self.begin() }?;
+        let mut order = loop {
+            // What is cut off gives room back.
+            let order = if changes.size == Some(0) { self.begin_when_full() } else { self.begin() }?;
+            if changes.size.is_none() || !self.demand.is_filling(object) {
+                break order;
+            }
+            drop(order);
+            self.demand.end_filling(object);
+        };
+        if changes.size.is_some_and(|size| size > 0) && self.is_absent(object)? {
+            return Err(crate::error::refused(libc::ENODATA));
+        }
         let (Met { entry: before, .. }, reach) = self.reach_in_order(&mut order, object)?;
         if let Some(size) = changes.size {
             self.keep_before_cut(&mut order, &before, size)?;
@@ -166,7 +177,9 @@ pub(crate) fn keep_lost_mark<T>(
     reach: BorrowedFd<'_>,
     act: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let is_lost = before.lost && xattr::is_lost_still(reach, &host::stat(reach)?.attributes);
+    let is_lost = before.lost
+        && xattr::is_lost_still(reach, &host::stat(reach)?.attributes)
+        && !xattr::is_filling(reach);
     let done = act();
     if is_lost {
         xattr::mark_lost(reach, Some(&host::stat(reach)?.attributes))?;

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::host::{self, xattr};
 use crate::index::{Entry, Local};
 use crate::meet::{Met, is_inode_of};
-use crate::opens::{Sight, Use};
+use crate::opens::{Bytes, Sight, Use};
 use crate::replica::{Order, Replica};
 
 /// Open files whose descriptors are kept, to look at them quickly. Of 20,000 descriptors that a process may have, this
@@ -45,30 +45,61 @@ impl Replica {
     /// Tells that somebody has opened the object, and writes to it unseen. `reach` leads to it, and is kept while there is
     /// room for it.
     pub fn opened(&self, object: ObjectId, usage: Use, reach: Option<OwnedFd>) -> Result<(), Error> {
-        self.opening(object, usage, Some(Sight::Unseen))?;
+        self.opening(object, usage, Some(Sight::Unseen), Bytes::Needed)?;
         self.keep_reach(object, reach);
         Ok(())
     }
 
     /// Tells that somebody is about to open the object. `fixed` is how its data goes for those who have it open; `None` where
     /// nobody has. Returns how it is to go from now on, and what the open is to be released as. ENODATA for a file whose bytes
-    /// are not here.
-    pub fn opening(&self, object: ObjectId, usage: Use, fixed: Option<Sight>) -> Result<(Sight, Use), Error> {
-        if let Some(entry) = self.index.entry(object)?.filter(|entry| entry.lost)
-            && xattr::is_absent(self.reach(&entry)?.as_fd())
-        {
-            return Err(crate::error::refused(libc::ENODATA));
-        }
+    /// are not here, where those are needed.
+    pub fn opening(
+        &self,
+        object: ObjectId,
+        usage: Use,
+        fixed: Option<Sight>,
+        bytes: Bytes,
+    ) -> Result<(Sight, Use), Error> {
+        self.note_used(object);
         let mut sight = fixed.unwrap_or(Sight::Unseen);
         // In order, so that nobody gives it other data between the look at who writes and the open.
         let mut order = (usage != Use::Read).then(|| self.begin_when_full()).transpose()?;
         if let Some(order) = &mut order {
+            self.mark_before_write(object)?;
             sight = self.keep_before_write(order, object, fixed)?;
         }
         // What is stored through a mapping is seen too, before the mapping's open is released.
         let usage = if sight == Sight::Seen && usage == Use::Map { Use::Write } else { usage };
         self.opens.add(object, usage)?;
+        // Looked at after it was noted, as who evicts it marks it before looking who has it open.
+        if bytes == Bytes::Needed && self.is_without_bytes(object)? {
+            if self.opens.remove(object, usage, false)? {
+                self.let_go_of_removed(object);
+            }
+            return Err(crate::error::refused(libc::ENODATA));
+        }
         Ok((sight, usage))
+    }
+
+    /// A file that lost bytes, and whose filling was cut off, is known as one that somebody wrote to by what it looks like.
+    fn mark_before_write(&self, object: ObjectId) -> Result<(), Error> {
+        let Some(entry) = self.index.entry(object)?.filter(|entry| entry.lost && !entry.absent) else {
+            return Ok(());
+        };
+        let reach = self.reach(&entry)?;
+        if xattr::is_filling(reach.as_fd()) && !self.demand.is_filling(object) {
+            xattr::mark_lost(reach.as_fd(), Some(&host::stat(reach.as_fd())?.attributes))?;
+            self.index.met(object, None, host::stat(reach.as_fd())?.attributes.ctime)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the object's bytes are not here, by its mark.
+    fn is_without_bytes(&self, object: ObjectId) -> Result<bool, Error> {
+        match self.index.entry(object)?.filter(|entry| entry.lost) {
+            Some(entry) => Ok(entry.absent || xattr::is_absent(self.reach(&entry)?.as_fd())),
+            None => Ok(false),
+        }
     }
 
     /// Keeps a descriptor that leads to an open object, while there is room for it. One of an inode that the object was before is

@@ -4,18 +4,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mezzo_core::time::Step;
-use mezzo_core::{Attributes, Change, Data, DataVersion, Digest, Kind, ObjectId, State};
+use mezzo_core::{Attributes, Change, Data, DataVersion, ObjectId, State};
 use rustix::fs::OFlags;
 
 use super::{Arriving, OnData, Taken, Wanted, data_of};
 use crate::Error;
+use crate::demand::{Put, Stop, is_whole};
 use crate::host::{self, SetTime, xattr};
 use crate::index::Local;
 use crate::perform::with_links;
 use crate::reintegrate::finish_but_data;
 use crate::replica::Replica;
 use crate::undo::{Audience, innermost};
-use crate::verify::digest_of;
 
 /// Where data may be had.
 pub trait DataSource: Sync {
@@ -196,13 +196,7 @@ impl Replica {
             rustix::fs::syncfs(self.fileset().root())?;
         }
         for (object, version) in whole {
-            let mut order = self.begin()?;
-            let (met, reach) = self.reach_in_order(&mut order, object)?;
-            if met.entry.lost && met.entry.version() == Some(version) {
-                xattr::mark_lost(reach.as_fd(), None)?;
-                self.index.met(object, None, host::stat(reach.as_fd())?.attributes.ctime)?;
-                self.index.set_lost(object, false)?;
-            }
+            self.settle_put((object, version))?;
         }
         Ok(filled)
     }
@@ -213,43 +207,16 @@ impl Replica {
         object: ObjectId,
         source: &dyn DataSource,
     ) -> Result<Option<(DataVersion, u64)>, Error> {
+        // Else somebody brings it already, from elsewhere.
+        let Some(_claim) = self.demand.try_claim(object) else { return Ok(None) };
         let entry = self.entry(object)?;
         let (Some(data), size) = (entry.state.data, entry.attributes().size) else { return Ok(None) };
         let brought = self.attic.bring(data.version, |to| {
             Ok(source.bring(object, data.version, size, to)? && is_whole(to, size, data.digest)?)
         })?;
         let Some(file) = self.attic.file(data.version)?.filter(|_| brought) else { return Ok(None) };
-        // Nobody has it open who was shown any bytes of it: it is filled where it is.
-        let mut order = self.begin()?;
-        let (met, reach) = self.reach_in_order(&mut order, object)?;
-        let is_as_before = met.entry.lost && met.entry.version() == Some(data.version);
-        let fills = is_as_before && met.stat.attributes.kind == Kind::File && self.opens.writers(object) == 0;
-        if fills {
-            let to = host::reopen(reach.as_fd(), OFlags::WRONLY)?;
-            let from = host::reopen(file.as_fd(), OFlags::RDONLY)?;
-            xattr::mark_filling(reach.as_fd())?;
-            // What a power loss left is longer, or has bytes where these have none.
-            host::set_size(to.as_fd(), 0)?;
-            host::set_size(to.as_fd(), size)?;
-            if host::reflink(from.as_fd(), to.as_fd()).is_err() {
-                host::copy_range(from.as_fd(), to.as_fd(), 0, size)?;
-            }
-            let told = met.entry.attributes();
-            host::set_times(reach.as_fd(), SetTime::To(told.atime), SetTime::To(told.mtime))?;
-            self.index.met(object, None, host::stat(reach.as_fd())?.attributes.ctime)?;
-        }
+        let put = self.put_bytes((object, data.version), size, file.as_fd(), &Stop::default());
         self.attic.remove(data.version)?;
-        Ok(fills.then_some((data.version, size)))
-    }
-}
-
-/// Whether what was brought is what was told of.
-fn is_whole(file: BorrowedFd<'_>, size: u64, digest: Option<Digest>) -> io::Result<bool> {
-    if host::stat(file)?.attributes.size != size {
-        return Ok(false);
-    }
-    match digest {
-        Some(digest) => Ok(digest_of(&host::reopen(file, OFlags::RDONLY)?)? == digest),
-        None => Ok(true),
+        Ok((put? == Put::Done).then_some((data.version, size)))
     }
 }

@@ -30,7 +30,7 @@ use mezzo_core::{
 use crate::Error;
 use crate::fileset::OWN;
 use crate::host::{self, Identity, SetTime, xattr};
-use crate::index::Local;
+use crate::index::{Lacking, Local};
 use crate::lml::Operation;
 use crate::meet::is_inode_of;
 use crate::recover::Unmet;
@@ -270,7 +270,7 @@ impl Replica {
                 && entry.version() == Some(data.version)
                 && entry.state.data.is_some_and(|data| data.digest.is_none())
             {
-                self.index.set_lost(object, true)?;
+                self.index.set_lacking(object, Lacking::Lost)?;
             }
         }
         self.sync_log()?;
@@ -596,7 +596,8 @@ impl Replica {
                     true => xattr::mark_absent(reach.as_fd(), &attributes)?,
                     false => xattr::mark_lost(reach.as_fd(), None)?,
                 }
-                self.index.set_lost(*object, marked)?;
+                let lacking = if marked { Lacking::Absent } else { Lacking::Nothing };
+                self.index.set_lacking(*object, lacking)?;
             }
             let mut here = host::stat(reach.as_fd())?.attributes;
             let mtime = entry.attributes().mtime;

@@ -17,9 +17,10 @@ use mezzo_core::{Attributes, DataVersion, Kind, Name, ObjectId, Place, State, Ti
 use rustix::fs::{Mode, OFlags, RenameFlags};
 
 use crate::Error;
+use crate::demand::lacking;
 use crate::fileset::OWN;
 use crate::host::{self, Stat, xattr};
-use crate::index::Entry;
+use crate::index::{Entry, Lacking};
 use crate::meet::is_inode_of;
 use crate::reintegrate::{create, finish_but_data};
 use crate::replica::Replica;
@@ -517,7 +518,8 @@ impl Redo<'_> {
         }
         let ctime = host::stat(reach)?.attributes.ctime;
         self.replica.index.met(entry.object, None, ctime)?;
-        Ok(self.replica.index.set_lost(entry.object, lost)?)
+        let lacking = if lost { lacking(reach) } else { Lacking::Nothing };
+        Ok(self.replica.index.set_lacking(entry.object, lacking)?)
     }
 
     /// Whether a file lacks bytes that the log tells of.

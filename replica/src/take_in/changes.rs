@@ -6,10 +6,12 @@ use mezzo_core::time::Step;
 use mezzo_core::{Attributes, Change, Kind, ObjectId};
 
 use crate::Error;
-use crate::host::xattr;
-use crate::index::Local;
+use crate::demand::lacking;
+use crate::host::{self, xattr};
+use crate::index::{Lacking, Local};
 use crate::meet::Met;
 use crate::perform::{Caller, with_links};
+use crate::reintegrate::finish_but_data;
 use crate::replica::{Order, Replica};
 
 impl Replica {
@@ -20,6 +22,9 @@ impl Replica {
         met: &Met,
         reach: BorrowedFd<'_>,
     ) -> Result<bool, Error> {
+        if self.demand.is_filling(met.entry.object) || self.end_filling_after_kill(met, reach)? {
+            return Ok(false);
+        }
         let caller = order.behalf.clone();
         let first = order.last;
         let before = *met.entry.attributes();
@@ -31,7 +36,7 @@ impl Replica {
         let is_as_told = !explained && !data_changed(&before, &now);
         if met.entry.lost && is_as_told && !xattr::is_lost(reach) {
             // Its bytes were brought, and the program was killed before the index had that.
-            self.index.set_lost(met.entry.object, false)?;
+            self.index.set_lacking(met.entry.object, Lacking::Nothing)?;
             self.index.met(met.entry.object, None, now.ctime)?;
             return Ok(false);
         }
@@ -58,10 +63,28 @@ impl Replica {
             self.record_close(order, &caller, &met, true)?;
         }
         if lost {
-            self.index.set_lost(met.entry.object, true)?;
+            self.index.set_lacking(met.entry.object, lacking(reach))?;
             self.index.met(met.entry.object, None, now.ctime)?;
         }
         Ok(order.last != first)
+    }
+
+    /// A file that was being filled, or emptied of what others have, when the program was killed is as the log has it again, and
+    /// without its bytes: what was done to it by then is no change. True where it was one.
+    fn end_filling_after_kill(&self, met: &Met, reach: BorrowedFd<'_>) -> Result<bool, Error> {
+        if met.stat.attributes.kind != Kind::File || !xattr::is_filling(reach) {
+            return Ok(false);
+        }
+        let object = met.entry.object;
+        let lacking = lacking(reach);
+        host::with_set_id_rights(true, || {
+            host::set_size(reach, met.entry.attributes().size)?;
+            finish_but_data(reach, &met.entry.state, true)
+        })?;
+        xattr::mark_lost(reach, Some(&host::stat(reach)?.attributes))?;
+        self.index.set_lacking(object, lacking)?;
+        self.index.met(object, None, host::stat(reach)?.attributes.ctime)?;
+        Ok(true)
     }
 
     /// Records each extended attribute that differs.

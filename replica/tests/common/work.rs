@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use mezzo_core::{ObjectId, Recno, Time};
 use mezzo_replica::host::SetTime;
 use mezzo_replica::replay::Range;
-use mezzo_replica::{Changes, NewNode, Sight, Use};
+use mezzo_replica::{Bytes, Changes, NewNode, Sight, Use};
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::{Bench, name, user};
@@ -44,7 +44,7 @@ impl Random {
 /// Writes as a program does that opens the file for it.
 pub fn write(bench: &Bench, object: ObjectId, bytes: &[u8]) {
     let replica = bench.replica();
-    if replica.opening(object, Use::Write, None).unwrap().0 == Sight::Seen {
+    if replica.opening(object, Use::Write, None, Bytes::Needed).unwrap().0 == Sight::Seen {
         replica.before_change(object, 0..bytes.len() as u64);
     }
     let file = std::fs::File::from(replica.open_data(object, OFlags::WRONLY).unwrap());
