@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
-use crate::data::Fetches;
+use crate::data::{Acknowledges, Fetches, FromServer};
 use crate::frame::{FrameLimits, FrameReader, FrameWriter};
 use crate::identity::{ClientIdentity, SystemClock};
 use crate::limits;
@@ -153,6 +153,8 @@ impl Upstream {
             link: Mutex::new(Link { position, server, ..Link::default() }),
             changed: Condvar::new(),
         });
+        let from_server = FromServer::new(shared.fetches.clone(), Arc::downgrade(&shared));
+        replica.set_upstream(Some(Arc::new(from_server)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let keeping = shared.clone();
         let thread = std::thread::Builder::new().name("upstream".into()).spawn(move || {
@@ -224,6 +226,7 @@ impl Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
+        self.shared.replica.set_upstream(None);
         self.shared.wanted.send_replace(Wanted::End);
         self.shared.again.notify_one();
         if let Some(thread) = self.thread.take() {
@@ -488,6 +491,20 @@ async fn renew(identity: &mut ClientIdentity) -> Result<(), Box<dyn std::error::
     Ok(identity.renew(&answer.unwrap_or_default())?)
 }
 
+impl Acknowledges for Shared {
+    /// What came from elsewhere came from the server.
+    fn has(&self, version: DataVersion) -> bool {
+        let DataVersion(origin) = version;
+        let own = self.replica.log_reader().and_then(|reader| Ok(reader.replicas()?));
+        let is_own = own.map_or(true, |own| own.iter().any(|(replica, _)| *replica == origin.replica));
+        !is_own || origin.recno.0 <= self.link.lock().position.acknowledged
+    }
+
+    fn address(&self) -> String {
+        self.link.lock().server.clone()
+    }
+}
+
 struct ClientRules {
     shared: Arc<Shared>,
 }
@@ -504,6 +521,9 @@ impl Rules for ClientRules {
 
     fn brings(&self, object: ObjectId, _: DataVersion, size: u64) -> bool {
         if size <= EAGER_BYTES {
+            return true;
+        }
+        if self.shared.replica.fileset().config.cache.full {
             return true;
         }
         // Who has a file has its next version, too.

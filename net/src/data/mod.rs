@@ -2,9 +2,11 @@
 //!
 //! Who asks says how much may be on its way, so that data that nobody takes stops nothing else.
 
+mod demand;
 mod fetch;
 mod provide;
 
+pub use demand::{Acknowledges, FromServer};
 pub use fetch::{Fetches, NotFetched};
 pub(crate) use provide::Provider;
 
