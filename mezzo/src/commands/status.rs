@@ -71,7 +71,11 @@ pub fn run(arguments: Arguments) -> Ending {
 fn gather(mut found: Found) -> Result<Shown, Failure> {
     let config = Config::read(found.own.as_fd(), &found.path)?;
     let reader = Reader::open(&found.own_path("kml"))?;
-    let daemon = match &mut found.daemon {
+    let mounted = found.daemon.is_some();
+    // One that offers the fileset, and has not mounted it, answers as well.
+    let mut daemon =
+        found.daemon.take().map_or_else(|| find::daemon(&found.path), |daemon| Ok(Some(daemon)))?;
+    let daemon = match &mut daemon {
         Some(client) => match client.ask(&Request::Status)?.0 {
             Answer::Status(status) => Some(status),
             other => return Err(Failure::Failed(format!("the daemon answered {other:?}"))),
@@ -84,7 +88,7 @@ fn gather(mut found: Found) -> Result<Shown, Failure> {
         name: config.name,
         replica: config.replica.to_string(),
         earlier_replicas: earlier(&reader)?,
-        mounted: daemon.is_some(),
+        mounted,
         first_recno: reader.first()?.0,
         last_recno: if daemon.is_none() { Some(reader.last()?.0) } else { None },
         daemon,
@@ -138,7 +142,10 @@ fn print(shown: &Shown) {
         line("mounted", &"no: changes are not recorded until it is, and then taken in");
         return;
     };
-    line("mounted", &format_args!("yes, by process {}", daemon.pid));
+    match shown.mounted {
+        true => line("mounted", &format_args!("yes, by process {}", daemon.pid)),
+        false => line("mounted", &format_args!("no: process {} offers it to clients", daemon.pid)),
+    }
     line("objects", &daemon.objects);
     line("log", &format_args!("{} bytes", daemon.log_bytes));
     line("data", &if daemon.passthrough { "passes through the kernel" } else { "goes through the daemon" });
