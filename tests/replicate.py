@@ -44,6 +44,9 @@ READ_SECONDS = 90
 # Cuts after which all is looked at, with --cuts.
 CUTS_AT_ONCE = 40
 
+# What files are marked with that are without their bytes: for ever, or until they are brought.
+MARKS = {LOST_MARK, "xattr trusted.mezzo.absent"}
+
 # Reads all files, so that their bytes are here then; where that is what is asked for, none may fail.
 READER = r"""
 import os, stat, sys
@@ -181,11 +184,20 @@ class Member:
         kill_and_wait(self.daemon())
         self.is_running = False
 
-    def replay(self):
+    def verify(self):
+        """Returns the files that lost their bytes."""
+        verified = self.mezzo("verify", self.path, "--json", may_fail=True)
+        differences = [json.loads(line) for line in verified.output.splitlines() if line.startswith("{")]
+        wrong = [one for one in differences if not one.get("lost")]
+        if wrong or (verified.status != 0 and not differences):
+            raise Failure(f"tree and log of {self.name} differ: {wrong[:5] or verified.output}")
+        return {one["path"] for one in differences}
+
+    def replay(self, lost):
         onto = self.host.path / "onto"
         onto.mkdir()
         replayed = self.mezzo("replay", self.path, "--onto", onto, may_fail=True)
-        lost = equal(self.programs, self.path, onto, self.log)
+        equal(self.programs, self.path, onto, self.log, lost)
         if replayed.status != 0 and not lost:
             raise Failure(f"the log of {self.name} can't be replayed: {replayed.output}")
         shutil.rmtree(onto)
@@ -219,6 +231,8 @@ class Client(Member):
         super().__init__(programs, network, kind, name)
         self.mezzo("clone", server.invite(), self.path)
         self.is_running = True
+        # Seconds that the exchange took at most.
+        self.slowest = 0
 
     def start(self):
         if not self.is_running:
@@ -231,7 +245,8 @@ class Client(Member):
             self.is_running = False
 
     def sync(self):
-        self.mezzo("sync", self.path, "--within", f"{SYNC_SECONDS}s", timeout=SYNC_SECONDS + 10)
+        synced = self.mezzo("sync", self.path, "--within", f"{SYNC_SECONDS}s", timeout=SYNC_SECONDS + 10)
+        self.slowest = max(self.slowest, synced.seconds)
 
 
 class Group:
@@ -364,6 +379,8 @@ class Group:
 
     def round(self, what):
         self.number += 1
+        for client in self.clients:
+            client.slowest = 0
         working = self.random.choice([[client] for client in self.clients] + [self.clients])
         self.start_programs(working)
         self.pause(0.1, 0.6)
@@ -402,37 +419,34 @@ class Group:
         for member in self.members:
             if (status := member.status())["replica"] != member.replica:
                 raise Failure(f"{member.name} has another id: {status}")
-        lost_bytes = any(client.lost_power for client in worked)
+        # Bytes that nobody else had are lost with the power.
+        may_lose = any(client.lost_power for client in worked)
         for client in self.clients:
-            run(["python3", "-c", READER, client.path, *([] if lost_bytes else ["strict"])], log=self.log, timeout=READ_SECONDS)
-        if not lost_bytes:
-            self.equal(a.path, b.path)
+            run(["python3", "-c", READER, client.path, *([] if may_lose else ["strict"])], log=self.log, timeout=READ_SECONDS)
+        if not may_lose:
+            equal(self.programs, a.path, b.path, self.log)
         logs = {member: member.records() for member in self.members}
         self.each_once(logs)
         self.count_made(worked, logs)
         # Now and then the daemons go on.
-        if self.random.random() < 0.3 and not any(member.lost_power for member in self.members):
+        if self.random.random() < 0.3 and not may_lose:
             return
         for member in self.members:
             member.stop()
-        for member in self.members:
-            self.verify(member)
-            if member != a:
-                self.equal(a.path, member.path)
-        self.any_of(self.members).replay()
+        lost = set().union(*(member.verify() for member in self.members))
+        if lost and not may_lose:
+            raise Failure(f"without their bytes are {sorted(lost)[:5]}")
+        for member in [self.server, b]:
+            equal(self.programs, a.path, member.path, self.log, lost)
+        self.any_of(self.members).replay(lost)
         for member in self.members:
             member.lost_power = False
             member.start()
-
-    def verify(self, member):
-        verified = member.mezzo("verify", member.path, "--json", may_fail=True)
-        differences = [json.loads(line) for line in verified.output.splitlines() if line.startswith("{")]
-        wrong = [one for one in differences if not one.get("lost")]
-        if wrong or (verified.status != 0 and not differences):
-            raise Failure(f"tree and log of {member.name} differ: {wrong[:5] or verified.output}")
-
-    def equal(self, one, other):
-        equal(self.programs, one, other, self.log)
+        if lost:
+            # Nobody misses them from now on.
+            run(["rm", "-f", *(a.path / path for path in lost)], log=self.log)
+            self.settle()
+            self.count_made([])
 
     def each_once(self, logs):
         """Each record that concerns others is in all logs, once."""
@@ -447,11 +461,11 @@ class Group:
                         raise Failure(f"{count[record['origin']]} times in the log of {other.name}: {record}, of {member.name}")
 
     def count_made(self, worked, logs=None):
-        """Who did not work has made no records."""
+        """Who did not work has made no records. With nobody at work, all of them are as they are to be."""
         logs = logs or {member: member.records() for member in self.members}
         for member, records in logs.items():
             made = [record for record in records if record["kind"] not in LOCAL and record["origin"].startswith(member.replica)]
-            if member in self.made and member not in worked and len(made) > self.made[member]:
+            if worked and member not in worked and len(made) > self.made[member]:
                 raise Failure(f"{member.name} has recorded of its own: {made[-1]}")
             self.made[member] = len(made)
 
@@ -472,17 +486,17 @@ class Group:
             run(["cp", "-a", "--sparse=always", member.path, kept / member.name], log=self.log, may_fail=True)
 
 
-def equal(programs, one, other, log):
-    """Compares two trees. Files that lost their bytes may differ in them; returns whether there were any."""
+def equal(programs, one, other, log, lost=frozenset()):
+    """Compares two trees. Files that lost their bytes may differ in them."""
     compared = run([programs.compare, "--at-least", "0", "--limit", "1000000", one, other], log=log, may_fail=True,
                    timeout=COMMAND_SECONDS)
     differences = [line.split("\t") for line in compared.output.splitlines()
                    if line.count("\t") == 3 and not line.startswith("note: ")]
-    lost = {path for path, field, *_ in differences if field == LOST_MARK}
-    wrong = [(path, field, *values) for path, field, *values in differences if path not in lost or field not in LOST_FIELDS]
+    # By all of their names.
+    marked = {path for path, field, *_ in differences if field in MARKS} if lost else set()
+    wrong = [one for one in differences if one[0] not in lost | marked or one[1] not in LOST_FIELDS | MARKS]
     if wrong or (compared.status != 0 and not lost):
         raise Failure(f"{one} and {other} are not equal: {wrong[:5] or compared.output[-2000:]}")
-    return bool(lost)
 
 
 def wait_for_end(process, seconds, who):
@@ -512,7 +526,8 @@ def series(options, programs, seed, count):
             raise Failure(f"{what}, round {number + 1} on {options.filesystem}, series seed {seed}: {failure}") from None
         happened[what] += 1
         if options.verbose:
-            say(f"  {what.replace('_', ' ')}: {time.monotonic() - begun:.1f} s")
+            slowest = [f"{client.name} {client.slowest:.1f} s" for client in group.clients]
+            say(f"  {what.replace('_', ' ')}: {time.monotonic() - begun:.1f} s, exchanged within {', '.join(slowest)}")
     records = len(group.server.records())
     group.close()
     what = ", ".join(f"{name.replace('_', ' ')} {times}" for name, times in happened.items())
