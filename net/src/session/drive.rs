@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezzo_core::session::message::{Body, Goodbye, Message, Records, Refused};
+use mezzo_core::session::message::{Body, Goodbye, Hello, Message, Records, Refused};
 use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
 use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
 use mezzo_replica::exchange::{Along, Known};
@@ -48,6 +48,11 @@ pub trait Rules: Send + Sync {
     /// The answer to a client that wants its certificate renewed; waits for the disk.
     fn renew(&self, _request: &[u8]) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whether who greets may be who it says it is; waits for the disk.
+    fn knows(&self, _hello: &Hello) -> Result<(), String> {
+        Ok(())
     }
 
     /// Something happened that is not the session's own affair.
@@ -173,7 +178,7 @@ where
         Err(error) => return failed(error.to_string()),
     };
     let mut durable = hub.durable();
-    let (mut frames, sender, writing) = wire::open(stream);
+    let (mut frames, sender, mut writing) = wire::open(stream);
     let provider = Provider::new(hub.replica.clone(), sender.clone());
     let (done, mut dones) = mpsc::unbounded_channel();
     let (machine, first) = begin(role, facts);
@@ -194,6 +199,7 @@ where
     };
     driver.fetches.connect(Some(sender.clone()));
     driver.carry_out(first);
+    let mut is_written = false;
     let clock = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -202,11 +208,21 @@ where
             break ended;
         }
         tokio::select! {
-            frame = frames.next() => match frame {
+            // No byte is lost where this is given up for one of the others.
+            frame = async { sender.room().await; frames.next().await } => match frame {
                 Ok(Some(bytes)) => driver.hear(&bytes),
                 Ok(None) => break Ended { reason: Reason::Dead, message: "the connection was ended by the other side".into() },
                 Err(error) => break Ended { reason: Reason::Dead, message: error.to_string() },
             },
+            written = &mut writing => {
+                let message = match written {
+                    Ok(Ok(())) => "the connection can't be written to any more".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                is_written = true;
+                break Ended { reason: Reason::Dead, message };
+            }
             Some(event) = dones.recv() => driver.tell(event),
             Some(event) = events.recv() => driver.tell(event),
             Ok(()) = durable.changed() => {
@@ -221,9 +237,10 @@ where
     // What is being done to the replica is done to its end: the next session begins with what it left.
     while driver.running.join_next().await.is_some() {}
     drop((driver, provider, sender));
-    let writing_ends = tokio::time::timeout(PARTING, writing);
-    // Who is gone is not told goodbye.
-    let _ = writing_ends.await;
+    if !is_written {
+        // Who is gone is not told goodbye.
+        let _ = tokio::time::timeout(PARTING, writing).await;
+    }
     ended
 }
 
@@ -247,6 +264,11 @@ impl Driver {
     fn hear(&mut self, bytes: &[u8]) {
         match Frame::read(bytes) {
             Ok(Frame::Session(message)) => {
+                if let Some(Body::Hello(hello)) = &message.body
+                    && let Err(why) = self.rules.knows(hello)
+                {
+                    return self.break_off(Reason::Rights, why);
+                }
                 self.learn(&message);
                 if let Some(Body::Ping(_)) = message.body {
                     // It is answered with what is durable now, of which this session may not have been told yet.
@@ -256,16 +278,16 @@ impl Driver {
             }
             Ok(Frame::Data(message)) => {
                 if let Err(why) = self.hear_of_data(message) {
-                    self.break_off(why);
+                    self.break_off(Reason::Protocol, why);
                 }
             }
             Ok(Frame::Renewal) => {
                 let (rules, sender, request) = (self.rules.clone(), self.sender.clone(), bytes.to_vec());
                 self.running.spawn_blocking(move || {
-                    rules.renew(&request).map(|answer| sender.raw(answer)).unwrap_or(())
+                    rules.renew(&request).map(|answer| sender.raw(answer));
                 });
             }
-            Err(error) => self.break_off(error.to_string()),
+            Err(error) => self.break_off(Reason::Protocol, error.to_string()),
         }
     }
 
@@ -282,8 +304,8 @@ impl Driver {
         Ok(())
     }
 
-    fn break_off(&mut self, why: String) {
-        let goodbye = Goodbye { reason: Reason::Protocol.word().to_owned(), message: why };
+    fn break_off(&mut self, reason: Reason, message: String) {
+        let goodbye = Goodbye { reason: reason.word().to_owned(), message };
         self.tell(Event::Say(Body::Goodbye(goodbye)));
     }
 
@@ -359,11 +381,11 @@ impl Driver {
     }
 
     fn install(&mut self, _piece: mezzo_core::session::message::Snapshot) {
-        self.break_off("no snapshot is taken here".to_owned());
+        self.break_off(Reason::Protocol, "no snapshot is taken here".to_owned());
     }
 
     fn read_snapshot(&mut self, _from: u64) {
-        self.break_off("no snapshot is given here".to_owned());
+        self.break_off(Reason::Protocol, "no snapshot is given here".to_owned());
     }
 
     fn note(&mut self, note: Note) {

@@ -3,8 +3,10 @@
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::Message;
 use prost::Message as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::data::DataMessage;
 use crate::frame::{FrameError, FrameLimits, FrameReader, FrameWriter};
@@ -18,6 +20,9 @@ const ENROLMENT: u8 = 1;
 
 /// Frames of data that may wait to be written. Whoever has more waits.
 const DATA_WAITING: usize = 4;
+
+/// Bytes that may wait to be written before nothing more is read: who asks and does not listen is not asked on.
+const BACKLOG: usize = 4 * mezzo_core::session::WINDOW_BYTES;
 
 /// What a frame holds.
 #[derive(Debug)]
@@ -72,6 +77,19 @@ pub enum Urgency {
 pub struct Sender {
     now: mpsc::UnboundedSender<Vec<u8>>,
     waits: mpsc::Sender<Vec<u8>>,
+    backlog: Arc<Backlog>,
+}
+
+/// What was said and is not written yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    written: Notify,
+}
+
+/// What a frame takes of memory at least.
+fn weight(bytes: &[u8]) -> usize {
+    bytes.len() + 64
 }
 
 impl Sender {
@@ -79,11 +97,19 @@ impl Sender {
         let mut bytes = vec![SESSION];
         // It has room in memory, else encoding can't fail.
         let _ = message.encode(&mut bytes);
-        let _ = self.now.send(bytes);
+        self.raw(bytes);
     }
 
-    pub fn raw(&self, bytes: Vec<u8>) {
-        let _ = self.now.send(bytes);
+    pub fn raw(&self, bytes: Vec<u8>) -> bool {
+        self.backlog.bytes.fetch_add(weight(&bytes), Ordering::Relaxed);
+        self.now.send(bytes).is_ok()
+    }
+
+    /// Waits until not too much waits to be written.
+    pub async fn room(&self) {
+        while self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
+            self.backlog.written.notified().await;
+        }
     }
 
     /// From a thread of its own, which waits where much waits already. False where the connection has ended.
@@ -91,7 +117,7 @@ impl Sender {
         let mut bytes = vec![DATA];
         let _ = message.encode(&mut bytes);
         match urgency {
-            Urgency::Now => self.now.send(bytes).is_ok(),
+            Urgency::Now => self.raw(bytes),
             Urgency::Waits => self.waits.blocking_send(bytes).is_ok(),
         }
     }
@@ -111,29 +137,38 @@ where
     let mut writer = FrameWriter::new(write, frames);
     let (now, mut said) = mpsc::unbounded_channel::<Vec<u8>>();
     let (waits, mut waiting) = mpsc::channel::<Vec<u8>>(DATA_WAITING);
+    let backlog = Arc::new(Backlog::default());
+    let behind = backlog.clone();
     let writing = tokio::spawn(async move {
+        let taken = |bytes: &[u8]| {
+            behind.bytes.fetch_sub(weight(bytes), Ordering::Relaxed);
+            behind.written.notify_one();
+        };
         loop {
             let next = match (said.try_recv(), waiting.try_recv()) {
-                (Ok(bytes), Err(_)) => Some((bytes, None)),
-                (Ok(bytes), Ok(later)) => Some((bytes, Some(later))),
-                (Err(_), Ok(bytes)) => Some((bytes, None)),
                 (Err(_), Err(_)) => {
                     writer.flush().await?;
                     tokio::select! {
                         biased;
-                        bytes = said.recv() => bytes.map(|bytes| (bytes, None)),
-                        Some(bytes) = waiting.recv() => Some((bytes, None)),
+                        bytes = said.recv() => match bytes {
+                            Some(bytes) => (Some(bytes), None),
+                            None => break,
+                        },
+                        Some(bytes) = waiting.recv() => (None, Some(bytes)),
                     }
                 }
+                (now, later) => (now.ok(), later.ok()),
             };
-            let Some((bytes, later)) = next else { break };
-            writer.write(&[&bytes]).await?;
-            if let Some(bytes) = later {
-                writer.write(&[&bytes]).await?;
+            if let (Some(bytes), _) = &next {
+                writer.write(&[bytes]).await?;
+                taken(bytes);
+            }
+            if let (_, Some(bytes)) = &next {
+                writer.write(&[bytes]).await?;
             }
         }
         writer.flush().await?;
         writer.shut_down().await
     });
-    (reader, Sender { now, waits }, writing)
+    (reader, Sender { now, waits, backlog }, writing)
 }
