@@ -423,7 +423,7 @@ async fn connect(
     let rules = Arc::new(ClientRules { shared: shared.clone() });
     let session = Session {
         hub: hub.clone(),
-        role: Role::Client { takes_snapshot: false },
+        role: Role::Client { takes_snapshot: true },
         fetches: shared.fetches.clone(),
         rules,
         events,

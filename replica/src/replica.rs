@@ -78,6 +78,8 @@ pub struct Replica {
     durable: AtomicU64,
     broken: OnceLock<String>,
     trouble: Mutex<Trouble>,
+    /// Up to where the records of the snapshot go that the log begins with; 0 where it begins with none.
+    pub(crate) snapshot_end: AtomicU64,
     /// Who is told that the log has grown.
     pub(crate) listener: RwLock<Option<Listener>>,
     /// Whether what was in flight at the last use is in order.
@@ -201,6 +203,7 @@ impl Replica {
         let (inodes, known) = Inodes::open(&fileset.own_path("inodes"))?;
         let demand = Demand::open(fileset.own())?;
         let pins = Pins::open(fileset.own())?;
+        let snapshot_end = crate::exchange::end_of(&log.reader()?)?;
         let begun = host_now();
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
@@ -228,6 +231,7 @@ impl Replica {
             durable: AtomicU64::new(last.0),
             broken: OnceLock::new(),
             trouble: Mutex::default(),
+            snapshot_end: AtomicU64::new(snapshot_end.0),
             listener: RwLock::default(),
             in_order: AtomicBool::new(false),
             _lock: lock,

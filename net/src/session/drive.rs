@@ -5,12 +5,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezzo_core::session::message::{Body, Goodbye, Message, Records, Refused};
+use mezzo_core::session::message::{self, Body, Goodbye, Message, Position, Records, Refused};
 use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
 use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
-use mezzo_replica::exchange::{Along, Known};
+use mezzo_replica::exchange::{Along, Known, Snapshot, records_of};
 use mezzo_replica::log::Reader;
-use mezzo_replica::receive::{DataSource, OnData};
+use mezzo_replica::receive::{DataSource, How, OnData};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -146,6 +146,8 @@ struct Driver {
     sender: Sender,
     known: Arc<Mutex<Known>>,
     reader: Arc<Reader>,
+    /// What is sent to a client that has nothing.
+    snapshot: Arc<Mutex<Option<Snapshot>>>,
     peer: ReplicaId,
     standing: watch::Sender<Standing>,
     /// What was begun in other threads, and says when it is done.
@@ -163,9 +165,9 @@ where
     let failed = |message: String| Ended { reason: Reason::Failed, message };
     let replica = hub.replica.clone();
     let begun = tokio::task::spawn_blocking(move || {
-        Ok::<_, mezzo_replica::Error>((replica.facts()?, replica.log_reader()?))
+        Ok::<_, mezzo_replica::Error>((replica.facts()?, replica.log_reader()?, replica.partial_snapshot()?))
     });
-    let (facts, reader) = match begun.await {
+    let (facts, reader, partial) = match begun.await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => return failed(error.to_string()),
         Err(error) => return failed(error.to_string()),
@@ -174,7 +176,7 @@ where
     let (mut frames, sender, writing) = wire::open(stream);
     let provider = Provider::new(hub.replica.clone(), sender.clone());
     let (done, mut dones) = mpsc::unbounded_channel();
-    let (machine, first) = begin(role, facts);
+    let (machine, first) = begin(role, facts, partial);
     let mut driver = Driver {
         hub,
         machine,
@@ -184,6 +186,7 @@ where
         sender: sender.clone(),
         known: Arc::default(),
         reader: Arc::new(reader),
+        snapshot: Arc::default(),
         peer: ReplicaId(0),
         standing,
         done,
@@ -225,11 +228,11 @@ where
     ended
 }
 
-fn begin(role: Role, facts: Facts) -> (Machine, Vec<Act>) {
+fn begin(role: Role, facts: Facts, partial: Option<(Position, u64)>) -> (Machine, Vec<Act>) {
     match role {
         Role::Client { takes_snapshot } => {
-            let takes = takes_snapshot && facts.last == Recno::NONE;
-            let (client, acts) = Client::new(facts, takes, None);
+            let takes = takes_snapshot && (facts.last == Recno::NONE || partial.is_some());
+            let (client, acts) = Client::new(facts, takes, partial);
             (Machine::Client(Box::new(client)), acts)
         }
         Role::Server(account) => (Machine::Server(Box::new(Server::new(facts, account))), Vec::new()),
@@ -246,6 +249,11 @@ impl Driver {
         match Frame::read(bytes) {
             Ok(Frame::Session(message)) => {
                 self.learn(&message);
+                if let Some(Body::Hello(hello)) = &message.body
+                    && self.prepare_snapshot(hello)
+                {
+                    return;
+                }
                 self.tell(Event::Message(message));
             }
             Ok(Frame::Data(message)) => {
@@ -352,12 +360,62 @@ impl Driver {
         });
     }
 
-    fn install(&mut self, _piece: mezzo_core::session::message::Snapshot) {
-        self.break_off("no snapshot is taken here".to_owned());
+    fn install(&mut self, piece: message::Snapshot) {
+        let hub = self.hub.clone();
+        self.standing.send_modify(|standing| standing.snapshot = Some((piece.after, piece.records)));
+        self.begin(move || {
+            let installed = records_of(&piece.frames).and_then(|records| {
+                let how = How { data: OnData::Absent, judge: false };
+                let taken =
+                    hub.replica.receive(&records, how, &*hub.audience).map_err(|error| error.to_string())?;
+                match taken.stopped {
+                    Some(stop) => Err(format!("record {} of the snapshot: {}", stop.record.recno, stop.why)),
+                    None => Ok(piece.upto),
+                }
+            });
+            Event::Installed(installed)
+        });
     }
 
-    fn read_snapshot(&mut self, _from: u64) {
-        self.break_off("no snapshot is given here".to_owned());
+    /// A client without records: it may be better off with a snapshot, which is made before it is greeted.
+    fn prepare_snapshot(&mut self, hello: &message::Hello) -> bool {
+        let is_server = matches!(self.machine, Machine::Server(_));
+        let is_asked = hello.takes_snapshot && hello.last == hello.snapshot_records;
+        let replica = &self.hub.replica;
+        let wanted = hello.snapshot.filter(|of| of.replica == replica.fileset().config.replica.0);
+        if !is_server || !is_asked || wanted.is_none() && !replica.offers_snapshot() {
+            return false;
+        }
+        let (hub, slot) = (self.hub.clone(), self.snapshot.clone());
+        let (done, hello) = (self.done.clone(), hello.clone());
+        self.running.spawn_blocking(move || {
+            let made = hub.replica.snapshot(wanted.map(|of| Recno(of.recno)));
+            let event = match made {
+                Ok(snapshot) => {
+                    let at = snapshot.at;
+                    *slot.lock() = Some(snapshot);
+                    Event::SnapshotIs(at)
+                }
+                Err(error) => failure(format!("could not make a snapshot: {error}")),
+            };
+            // Where the session has ended, nobody has to know.
+            let _ = done.send(event);
+            let _ = done.send(Event::Message(Body::Hello(hello).into()));
+        });
+        true
+    }
+
+    fn read_snapshot(&mut self, after: u64) {
+        let slot = self.snapshot.clone();
+        self.begin(move || {
+            let mut snapshot = slot.lock();
+            let piece = snapshot.as_mut().map(|snapshot| snapshot.piece(after));
+            match piece {
+                Some(Ok(piece)) => Event::SnapshotRead(piece),
+                Some(Err(error)) => failure(format!("could not read the snapshot: {error}")),
+                None => failure("there is no snapshot".to_owned()),
+            }
+        });
     }
 
     fn note(&mut self, note: Note) {

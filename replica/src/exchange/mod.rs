@@ -1,5 +1,7 @@
 //! What a session asks of a replica: what it has, records that another has not, their data, and another's records to be done.
 
+mod snapshot;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +19,9 @@ use crate::receive::{DataSource, How, OnData, Stop as Stopped, Taken, Why, data_
 use crate::replica::Replica;
 use crate::undo::Audience;
 use crate::versions::{self, Had, Source};
+
+pub use snapshot::Snapshot;
+pub(crate) use snapshot::end_of;
 
 /// Which records another replica has, as far as it is known: of each replica the newest, by origin.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +70,7 @@ impl Replica {
             last,
             received: received.map(|(replica, _, received)| (*replica, *received)).collect(),
             heads: heard.iter().map(|(replica, made, _)| (*replica, *made)).collect(),
-            snapshot: last,
+            snapshot: Recno::NONE,
             host: host_name(),
         })
     }
@@ -82,6 +87,8 @@ impl Replica {
         (after, upto): (Recno, Recno),
         known: &mut Known,
     ) -> Result<Batch, Error> {
+        // What the log begins with is another's.
+        let after = after.max(self.snapshot_end().min(upto));
         let mut batch = Batch { upto: after, ..Batch::default() };
         let (mut count, mut is_whole) = (0, true);
         let mut files = HashMap::new();
@@ -267,6 +274,7 @@ pub(crate) fn is_sent(record: &Record) -> bool {
             | Change::Amend { .. }
             | Change::Alias { .. }
             | Change::Epoch { .. }
+            | Change::Snapshot { .. }
             | Change::Noop
     )
 }

@@ -40,6 +40,7 @@ impl Outgoing {
                 | Change::Amend { .. }
                 | Change::Alias { .. }
                 | Change::Epoch { .. }
+                | Change::Snapshot { .. }
                 | Change::Noop
         );
         !is_local && !self.disabled.contains(&record.origin)
