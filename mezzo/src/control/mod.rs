@@ -190,6 +190,9 @@ pub struct Status {
     pub trouble: Option<String>,
     /// How the comparison of the tree with the log is going.
     pub scan: String,
+    /// How many clients are connected, where it is offered to any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
     /// How the connection to the server is, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkStatus>,

@@ -107,7 +107,11 @@ impl Daemon {
 
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
         match serde_json::from_slice(line) {
-            Ok(Request::Status) => Answer::Status(Status { link: self.links.status(), ..(self.status)() }),
+            Ok(Request::Status) => Answer::Status(Status {
+                link: self.links.status(),
+                clients: self.links.connected(&self.replica),
+                ..(self.status)()
+            }),
             Ok(Request::Open) => Answer::Opened,
             Ok(Request::Sync) => match self.replica.sync_all() {
                 Ok(recno) => Answer::Synced { recno: recno.0 },
