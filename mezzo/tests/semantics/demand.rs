@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::common::{Ended, Host, Mounted, Process, ROOT, errno, eventually, mezzo, succeeds};
+use crate::common::{Ended, Host, Mounted, Process, ROOT, SmallHost, errno, eventually, mezzo, succeeds};
 
 /// A second replica, which has names alone, and is mounted for the length of a test.
 struct Lacking {
@@ -33,7 +33,10 @@ impl Lacking {
     }
 
     fn unmounted(m: &Mounted, source: PathBuf) -> Lacking {
-        let path = replica_of(m, "lacking");
+        Lacking::unmounted_at(m, source, replica_of(m, "lacking"))
+    }
+
+    fn unmounted_at(m: &Mounted, source: PathBuf, path: PathBuf) -> Lacking {
         succeeds(
             mezzo().arg("reintegrate").arg(m.path("")).arg("--onto").arg(&path).args(["--data", "absent"]),
         );
@@ -438,6 +441,37 @@ fn a_limit_keeps_what_was_used_last() {
     let status = other.status();
     assert_eq!(status["cache_limit"], 4 << 20, "{status}");
     assert!(!other.is_absent("f7") && other.is_absent("f0"), "{status}");
+}
+
+#[test]
+fn a_full_host_is_given_room_by_evicting() {
+    let m = Mounted::new();
+    for number in 0..10 {
+        fs::write(m.path(&format!("f{number}")), vec![number; 16 << 20]).unwrap();
+    }
+    let host = SmallHost::new(&["mkfs.ext4", "-q", "-F", "-m", "0"], 128, "defaults");
+    let path = host.path().join("lacking");
+    succeeds(mezzo().arg("init").arg(&path).arg("--replica-of").arg(m.path("")));
+    let mut other = Lacking::unmounted_at(&m, m.path(""), path);
+    other.set_cache("limit = \"1GiB\"");
+    other.mount();
+    for number in 0..10 {
+        let bytes = fs::read(other.path(&format!("f{number}"))).unwrap();
+        assert!(bytes == vec![number; 16 << 20], "{number}");
+    }
+    assert!(other.is_absent("f0"), "{}", other.status());
+    // What is only here stays, and there is no room for more of it in the end.
+    for number in 0..20 {
+        if fs::write(other.path(&format!("own-{number}")), vec![0xee; 1 << 20]).is_err() {
+            break;
+        }
+        assert!(!other.is_absent(&format!("own-{number}")));
+    }
+    succeeds(mezzo().arg("unmount").arg(&other.path));
+    other.daemon = None;
+    other.root = File::open("/").unwrap();
+    drop(other);
+    drop(host);
 }
 
 #[test]
