@@ -87,6 +87,10 @@ impl Daemon {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = Vec::new();
         BufReader::new(stream.take(LINE_BYTES as u64)).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            // Whoever connected has nothing to ask after all.
+            return Ok(());
+        }
         let answer = if self.may_ask(stream)? { self.decide(&line, &asker(stream)?) } else { refusal() };
         let mut bytes = serde_json::to_vec(&answer)?;
         bytes.push(b'\n');
