@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Error;
+use crate::host::now;
 use crate::index::Kept;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Files that are given up at once.
 const BATCH: usize = 64;
