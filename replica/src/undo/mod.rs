@@ -171,7 +171,7 @@ impl Replica {
         let journal = Journal::begin(self.fileset().own(), &work)?;
         let done = self.take_back(&mut order, &work, None, audience, &mut touched);
         if done.is_ok() {
-            journal.end()?;
+            self.end_of_undo(journal)?;
         }
         // Kernel caches are told of changes only after leaving the order: it takes locks for that which a waiting user's
         // call may hold.
@@ -199,8 +199,14 @@ impl Replica {
             Err(Error::Undo(why)) => crate::say!("mezzo: an undo that was cut off can't be finished: {why}"),
             taken => taken?,
         }
-        journal.end()?;
+        self.end_of_undo(journal)?;
         Ok(Some(work.records.len() as u64))
+    }
+
+    /// Ends it once its records are durable: a power loss that leaves some of them must leave the journal.
+    fn end_of_undo(&self, journal: Journal) -> Result<(), Error> {
+        self.sync_log()?;
+        Ok(journal.end()?)
     }
 
     fn plan_in_order(&self, _order: &Order, selection: &Selection<'_>) -> Result<Plan, Error> {

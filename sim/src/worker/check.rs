@@ -67,7 +67,7 @@ impl Judge<'_> {
             self.nothing_else(&told, &records)?;
         }
         self.whole(&told)?;
-        is_as_told(&path, &records)?;
+        is_as_told(&path, &records, self.replica.index().lost() > 0)?;
         self.promised(&path)
     }
 
@@ -111,19 +111,32 @@ impl Judge<'_> {
 
     /// Nothing is recorded but what was being done.
     fn nothing_else(&self, told: &[Told], records: &[Record]) -> Result<(), String> {
-        let (before, after) = (self.before(), self.after());
-        for (at, told) in told.iter().enumerate().skip(before) {
-            let expected = self.reference().get(at).filter(|_| at < after);
-            if expected.is_none_or(|expected| expected.kind != told.kind) {
+        let expected = &self.reference()[self.before()..self.after()];
+        for (at, record) in records.iter().enumerate().skip(self.before()) {
+            let found = &told[at];
+            let is_expected = match expected.get(at - self.before()) {
+                // These are done to their ends as they were begun.
+                next if self.is_own() => next.is_some_and(|next| next.kind == found.kind),
+                // What was in flight is recorded as it is found: a rename over a file may be a removal and a rename.
+                _ => found
+                    .objects
+                    .iter()
+                    .any(|object| expected.iter().any(|told| told.objects.contains(object))),
+            };
+            if !is_expected && (self.is_own() || !is_new(&record.change) || expected.is_empty()) {
                 return Err(format!(
-                    "record {} was made of nothing: {:?}; expected was {:?}",
-                    at + 1,
-                    records[at],
-                    expected.map(|told| &told.kind)
+                    "record {} was made of nothing: {record:?}; expected was {:?}",
+                    record.recno,
+                    expected.iter().map(|told| &told.kind).collect::<Vec<_>>()
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether the operation is one of mezzo's own, that has a journal: an undo, or receiving.
+    fn is_own(&self) -> bool {
+        self.facts.journaled.contains(&self.at)
     }
 
     /// An undo that was cut off is done, or was not begun.
@@ -131,9 +144,12 @@ impl Judge<'_> {
         let undone = |told: &[Told]| told.iter().filter(|told| told.undoes).count();
         let (before, after) = (self.before(), self.after());
         let expected = undone(&self.reference()[before..after]);
-        let is_own = self.facts.is_undo(self.at, self.number);
+        let is_undo = self.facts.is_undo(self.at, self.number);
         let done = undone(told.get(before..).unwrap_or_default());
-        if is_own && done != 0 && done != expected {
+        // What the log has lost can't be taken back.
+        let has_all = before == 0
+            || told.get(before - 1).map(|told| told.digest) == Some(self.reference()[before - 1].digest);
+        if is_undo && has_all && done != 0 && done != expected {
             return Err(format!("of an undo of {expected} records, {done} are taken back"));
         }
         Ok(())
@@ -164,6 +180,11 @@ impl Judge<'_> {
     }
 }
 
+/// Whether it makes an object, which nobody knew before.
+fn is_new(change: &Change) -> bool {
+    matches!(change, Change::Make { .. })
+}
+
 /// Each record counts once, whoever it is from, and what was made here has its number.
 fn once_each(records: &[Record], replica: &Replica) -> Result<(), String> {
     let own = replica.fileset().config.replica;
@@ -190,7 +211,7 @@ fn folded(records: &[Record]) -> Result<Tree, String> {
 }
 
 /// Tree and log agree, and the log builds an equal tree elsewhere.
-fn is_as_told(path: &Path, records: &[Record]) -> Result<(), String> {
+fn is_as_told(path: &Path, records: &[Record], is_lost: bool) -> Result<(), String> {
     let tree = folded(records)?;
     let root = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let (mut differences, mut lost) = (Vec::new(), false);
@@ -203,7 +224,7 @@ fn is_as_told(path: &Path, records: &[Record]) -> Result<(), String> {
         return Err(format!("tree and log differ: {differences:?}"));
     }
     // Bytes that are lost can't be brought.
-    if lost { Ok(()) } else { replays(path) }
+    if lost || is_lost { Ok(()) } else { replays(path) }
 }
 
 fn replays(path: &Path) -> Result<(), String> {
@@ -280,6 +301,6 @@ impl Facts {
         let (before, after) =
             (self.last[at - 1][number] as usize, self.last[at.min(self.last.len() - 1)][number] as usize);
         let made = &self.records[number][before..after];
-        !made.is_empty() && self.undoes.contains(&at) && made.iter().all(|told| told.undoes)
+        !made.is_empty() && self.journaled.contains(&at) && made.iter().all(|told| told.undoes)
     }
 }

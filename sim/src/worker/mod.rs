@@ -48,8 +48,8 @@ pub struct Facts {
     pub last: Vec<Vec<u64>>,
     /// What was promised to be durable, by whom, and after which operation.
     pub promises: Vec<Promise>,
-    /// The operations that took records back, or an undo.
-    pub undoes: Vec<usize>,
+    /// The operations that have a journal: those that take records back, or from another replica.
+    pub journaled: Vec<usize>,
     /// Whether a replica could not take another's records.
     pub conflicts: bool,
 }

@@ -25,13 +25,21 @@ const FILESET: FilesetId = FilesetId(*b"mezzo simulation");
 /// Makes replicas, does `history`, and tells what came of it.
 pub fn perform(host: &Path, replicas: usize, history: &[Operation]) -> Result<Facts, String> {
     page().set_operation(MAKING);
-    let mut all = Vec::new();
+    let mut all: Vec<Option<Replica>> = Vec::new();
     for number in 0..replicas {
         let path = place(host, number);
         std::fs::create_dir(&path).map_err(|error| error.to_string())?;
         let replica = Fileset::create_as(&path, FILESET).map_err(|error| error.to_string())?;
         let replica = Replica::create(replica).map_err(|error| error.to_string())?;
-        replica.take_in(&mut |_| true).map_err(|error| error.to_string())?;
+        match all.first() {
+            None => drop(replica.take_in(&mut |_| true).map_err(|error| error.to_string())?),
+            // The first one's root is everybody's.
+            Some(Some(first)) => {
+                Replica::sync_log(first).map_err(|error| error.to_string())?;
+                receive(&place(host, 0), &replica, usize::MAX)?;
+            }
+            Some(None) => {}
+        }
         all.push(Some(replica));
     }
     for replica in all.iter().flatten() {
@@ -46,8 +54,8 @@ pub fn perform(host: &Path, replicas: usize, history: &[Operation]) -> Result<Fa
             return Err(format!("operation {}, {operation}: broken: {why}", at + 1));
         }
         facts.last.push(lasts(&all));
-        if matches!(operation.deed, Deed::Undo(_) | Deed::Redo(_)) {
-            facts.undoes.push(at + 1);
+        if matches!(operation.deed, Deed::Undo(_) | Deed::Redo(_) | Deed::Receive(..)) {
+            facts.journaled.push(at + 1);
         }
         if operation.deed == Deed::Sync {
             facts.promises.push(promise(
