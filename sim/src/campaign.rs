@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use parking_lot::Mutex;
 use rustix::mount::MountPropagationFlags;
 
 use crate::crash::{Crash, Lane, Left};
@@ -85,7 +87,10 @@ struct Count {
 /// Runs what was asked for; whether all was as it should be.
 pub fn run(arguments: Arguments) -> io::Result<bool> {
     own_mounts()?;
-    let lane = Lane::new()?;
+    let lanes: Vec<Lane> =
+        (0..std::thread::available_parallelism()?.get()).map(Lane::new).collect::<Result<_, _>>()?;
+    let lane = &lanes[0];
+    lane.stay();
     let seed = arguments.seed.unwrap_or_else(|| Random::new(now_ns()).next() >> 32);
     println!("seed {seed}");
     let deadline = arguments.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
@@ -93,7 +98,7 @@ pub fn run(arguments: Arguments) -> io::Result<bool> {
     for number in 0..arguments.histories {
         let seed = seed + number;
         let (replicas, history) = arguments.history(seed)?;
-        let case = match Case::perform(&lane, seed, replicas, &history)? {
+        let case = match Case::perform(lane, seed, replicas, &history)? {
             Ok(case) => case,
             Err(why) => {
                 println!("FAILED without any crash: {why}");
@@ -102,13 +107,13 @@ pub fn run(arguments: Arguments) -> io::Result<bool> {
             }
         };
         let failed = match arguments.visit() {
-            Some(visit) => case.visit(&lane, visit)?.map(|why| (visit, why)),
-            None => case.visit_all(&lane, &mut counts, deadline)?,
+            Some(visit) => case.visit(lane, visit)?.map(|why| (visit, why)),
+            None => case.visit_all(&lanes, &mut counts, deadline)?,
         };
         if let Some((visit, why)) = failed {
             case.tell_failure(visit, &why);
             if !arguments.whole {
-                case.tell_shrunk(&lane, visit)?;
+                case.tell_shrunk(lane, visit)?;
             }
             return Ok(false);
         }
@@ -218,44 +223,62 @@ impl Case {
         })
     }
 
-    /// Visits every step in every way, until something fails or there is no more time.
+    /// Visits every step in every way, on all lanes, until something fails or there is no more time.
     fn visit_all(
         &self,
-        lane: &Lane,
+        lanes: &[Lane],
         counts: &mut Counts,
         deadline: Option<Instant>,
     ) -> io::Result<Option<(Visit, String)>> {
-        let mut random = Random::new(self.seed ^ 0x5eed);
-        for step in 0..=self.recording.steps() {
-            counts.of(self.kind(step)).steps += 1;
-        }
-        for step in 0..=self.recording.steps() {
-            if deadline.is_some_and(|end| Instant::now() > end) {
-                break;
+        // In no order, so that whatever there is time for is of all kinds.
+        let mut steps: Vec<usize> = (0..=self.recording.steps()).collect();
+        let mut random = Random::new(self.seed);
+        (1..steps.len()).rev().for_each(|at| steps.swap(at, random.below(at as u64 + 1) as usize));
+        let next = AtomicUsize::new(0);
+        let found = Mutex::new((counts, Ok(None)));
+        let visit_some = |lane: &Lane| {
+            lane.stay();
+            while deadline.is_none_or(|end| Instant::now() < end)
+                && let Some(step) = steps.get(next.fetch_add(1, SeqCst))
+            {
+                let mut count = Count { visited: 1, ..Count::default() };
+                let failed = self.visit_step(lane, *step, &mut count);
+                let mut found = found.lock();
+                found.0.of(self.kind(*step)).add(&count);
+                if !matches!(failed, Ok(None)) {
+                    next.store(steps.len(), SeqCst);
+                    found.1 = failed;
+                }
             }
-            let count = counts.of(self.kind(step));
-            count.visited += 1;
-            for crash in [Crash::Kill, Crash::Loss(random.below(1 << 20))] {
-                match crash {
-                    Crash::Kill => count.kills += 1,
-                    Crash::Loss(_) => count.losses += 1,
-                }
-                let visit = Visit { step, crash, then: None };
-                let recovery = match self.recover(lane, visit)? {
-                    Ok(recovery) => recovery,
-                    Err(why) => return Ok(Some((visit, why))),
-                };
-                if random.below(4) != 0 || recovery.steps() == 0 {
-                    continue;
-                }
-                let crash =
-                    if random.below(2) == 0 { Crash::Kill } else { Crash::Loss(random.below(1 << 20)) };
-                let then = Some((random.below(recovery.steps() as u64) as usize, crash));
-                let visit = Visit { then, ..visit };
-                count.again += 1;
-                if let Some(why) = self.visit(lane, visit)? {
-                    return Ok(Some((visit, why)));
-                }
+        };
+        std::thread::scope(|scope| lanes.iter().for_each(|lane| drop(scope.spawn(|| visit_some(lane)))));
+        let (counts, failed) = found.into_inner();
+        steps.iter().for_each(|step| counts.of(self.kind(*step)).steps += 1);
+        failed
+    }
+
+    /// Crashes there both ways, and now and then once more amid the recovery.
+    fn visit_step(&self, lane: &Lane, step: usize, count: &mut Count) -> io::Result<Option<(Visit, String)>> {
+        let mut random = Random::new(self.seed ^ 0x5eed ^ (step as u64) << 32);
+        for crash in [Crash::Kill, Crash::Loss(random.below(1 << 20))] {
+            match crash {
+                Crash::Kill => count.kills += 1,
+                Crash::Loss(_) => count.losses += 1,
+            }
+            let visit = Visit { step, crash, then: None };
+            let recovery = match self.recover(lane, visit)? {
+                Ok(recovery) => recovery,
+                Err(why) => return Ok(Some((visit, why))),
+            };
+            if random.below(4) != 0 || recovery.steps() == 0 {
+                continue;
+            }
+            let crash = if random.below(2) == 0 { Crash::Kill } else { Crash::Loss(random.below(1 << 20)) };
+            let then = Some((random.below(recovery.steps() as u64) as usize, crash));
+            let visit = Visit { then, ..visit };
+            count.again += 1;
+            if let Some(why) = self.visit(lane, visit)? {
+                return Ok(Some((visit, why)));
             }
         }
         Ok(None)
@@ -371,6 +394,16 @@ impl Visit {
     }
 }
 
+impl Count {
+    fn add(&mut self, other: &Count) {
+        self.steps += other.steps;
+        self.kills += other.kills;
+        self.losses += other.losses;
+        self.visited += other.visited;
+        self.again += other.again;
+    }
+}
+
 impl Counts {
     fn of(&mut self, kind: &'static str) -> &mut Count {
         self.0.entry(kind).or_default()
@@ -381,13 +414,8 @@ impl Counts {
             "{:10} {:>7} {:>8} {:>7} {:>7} {:>7}",
             "operation", "steps", "visited", "kills", "losses", "again"
         );
-        let total = self.0.values().fold(Count::default(), |total, count| Count {
-            steps: total.steps + count.steps,
-            visited: total.visited + count.visited,
-            kills: total.kills + count.kills,
-            losses: total.losses + count.losses,
-            again: total.again + count.again,
-        });
+        let mut total = Count::default();
+        self.0.values().for_each(|count| total.add(count));
         for (kind, count) in self.0.iter().map(|(kind, count)| (*kind, count)).chain([("all", &total)]) {
             let Count { steps, visited, kills, losses, again } = count;
             println!("{kind:10} {steps:7} {visited:8} {kills:7} {losses:7} {again:7}");

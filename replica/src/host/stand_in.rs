@@ -1,4 +1,5 @@
-//! What of a host is no file and no directory: its clocks, its random numbers, and that a whole file system is made durable. A
+//! What of a host is no file and no directory: its clocks, its random numbers, its numbers of processes, and that a whole file
+//! system is made durable. A
 //! simulated host, which is a file system only, gives these in its own way.
 
 use std::io::{self, Read};
@@ -13,6 +14,8 @@ use rustix::time::ClockId;
 pub struct StandIn {
     /// The time: later than every time that the host gave before.
     pub now: fn() -> Time,
+    /// The number of this process.
+    pub process: u32,
     /// Fills in random bytes.
     pub random: fn(&mut [u8]),
     /// Called once the kernel has brought to the host what it had of the file system that the descriptor is on: makes all of it
@@ -43,6 +46,11 @@ pub(crate) fn host_now() -> Time {
 fn read_clock(clock: ClockId) -> Time {
     let now = rustix::time::clock_gettime(clock);
     Time::new(now.tv_sec, now.tv_nsec as u32)
+}
+
+/// The number of this process.
+pub(crate) fn process() -> u32 {
+    STAND_IN.get().map_or_else(std::process::id, |host| host.process)
 }
 
 /// Fills in random bytes.

@@ -89,21 +89,21 @@ impl Served {
         Served { page, user: AtomicI32::new(0), inner: Mutex::new(inner) }
     }
 
-    /// What was kept, and the host as it is. Called when nobody uses it any more.
-    pub fn take(&self) -> (Recording, State) {
+    /// What was kept; the last point is the host as it is. Called when nobody uses it any more.
+    pub fn take(&self) -> Recording {
         let mut inner = self.inner.lock();
-        let (operation, state) = (self.page.operation(), inner.state.clone());
+        let operation = self.page.operation();
         let mut points = std::mem::take(&mut inner.points);
         let end = Point {
             step: "",
             operation: points.last().map_or(operation, |point| point.operation),
-            state: state.clone(),
+            state: inner.state.clone(),
             disk: inner.disk.clone(),
             mapped: Mapped::default(),
             clock: self.page.get(),
         };
         points.push(end);
-        (Recording(points), state)
+        Recording(points)
     }
 
     /// Makes a step: nothing of it is done yet when `act` is called.
