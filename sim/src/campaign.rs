@@ -82,6 +82,7 @@ struct Count {
     losses: u64,
     visited: u64,
     again: u64,
+    real: u64,
 }
 
 /// Runs what was asked for; whether all was as it should be.
@@ -257,9 +258,28 @@ impl Case {
         failed
     }
 
+    /// Does the history again until its process is killed before some step, and tells if that leaves something else than what is
+    /// kept of that step.
+    fn kill_really(&self, lane: &Lane, step: usize) -> io::Result<Option<String>> {
+        let run = lane.perform(self.seed, self.replicas, &self.history, Some(step))?;
+        Ok(match run.outcome {
+            None if self.recording.is_as_killed(step, &run.recording) => None,
+            None => Some(
+                "a real kill leaves another state than was kept: the run is not the same again".to_owned(),
+            ),
+            Some(_) => Some("the process that was to be killed ended before".to_owned()),
+        })
+    }
+
     /// Crashes there both ways, and now and then once more amid the recovery.
     fn visit_step(&self, lane: &Lane, step: usize, count: &mut Count) -> io::Result<Option<(Visit, String)>> {
         let mut random = Random::new(self.seed ^ 0x5eed ^ (step as u64) << 32);
+        if step < self.recording.steps() && random.below(KILLED_REALLY) == 0 {
+            count.real += 1;
+            if let Some(why) = self.kill_really(lane, step)? {
+                return Ok(Some((Visit { step, crash: Crash::Kill, then: None }, why)));
+            }
+        }
         for crash in [Crash::Kill, Crash::Loss(random.below(1 << 20))] {
             match crash {
                 Crash::Kill => count.kills += 1,
@@ -348,6 +368,9 @@ impl Case {
     }
 }
 
+/// Of how many steps one is come to once more, by a process that is really killed there.
+const KILLED_REALLY: u64 = 16;
+
 /// How long a shorter history is looked for.
 const SHRINKING: Duration = Duration::from_secs(300);
 
@@ -401,6 +424,7 @@ impl Count {
         self.losses += other.losses;
         self.visited += other.visited;
         self.again += other.again;
+        self.real += other.real;
     }
 }
 
@@ -411,14 +435,14 @@ impl Counts {
 
     fn tell(&self) {
         println!(
-            "{:10} {:>7} {:>8} {:>7} {:>7} {:>7}",
-            "operation", "steps", "visited", "kills", "losses", "again"
+            "{:10} {:>7} {:>8} {:>7} {:>7} {:>7} {:>7}",
+            "operation", "steps", "visited", "kills", "losses", "again", "real"
         );
         let mut total = Count::default();
         self.0.values().for_each(|count| total.add(count));
         for (kind, count) in self.0.iter().map(|(kind, count)| (*kind, count)).chain([("all", &total)]) {
-            let Count { steps, visited, kills, losses, again } = count;
-            println!("{kind:10} {steps:7} {visited:8} {kills:7} {losses:7} {again:7}");
+            let Count { steps, visited, kills, losses, again, real } = count;
+            println!("{kind:10} {steps:7} {visited:8} {kills:7} {losses:7} {again:7} {real:7}");
         }
     }
 }

@@ -153,57 +153,123 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// others have first.
 pub fn random(replicas: usize, length: usize, random: &mut Random) -> Vec<Operation> {
     let mut history = Vec::new();
+    let mut there = There::default();
     let mut on = 0;
     while history.len() < length {
-        // Names come from few, so that operations meet; what is made first is more than what is changed.
-        let is_young = history.len() < length / 3;
-        history.push(Operation { on, deed: deed(is_young, random) });
-        if random.below(6) == 0 && replicas > 1 {
+        history.push(Operation { on, deed: there.deed(random) });
+        if random.below(8) == 0 && replicas > 1 {
             on = (on + 1 + random.below(replicas as u64 - 1) as usize) % replicas;
-            history.extend(catching_up(replicas, on, random));
+            let others = (0..replicas).filter(|other| *other != on);
+            history.extend(others.map(|from| Operation { on, deed: Receive(from, 1 + random.below(30)) }));
         }
     }
     history
 }
 
-fn catching_up(replicas: usize, on: usize, random: &mut Random) -> Vec<Operation> {
-    let others = (0..replicas).filter(|other| *other != on);
-    others.map(|from| Operation { on, deed: Receive(from, 1 + random.below(30)) }).collect()
+/// About what there is, so that most operations find what they are about: an undo makes it less true.
+#[derive(Default)]
+struct There {
+    /// Each path, and whether it is a directory.
+    paths: Vec<(String, bool)>,
 }
 
-fn deed(is_young: bool, random: &mut Random) -> Deed {
-    let (one, other) = (path(random), path(random));
-    let choice = if is_young { random.below(10) } else { random.below(32) };
-    match choice {
-        0..=2 => Create(one),
-        3 | 4 => Mkdir(NAMES[random.below(4) as usize].to_owned()),
-        5 => Symlink(one),
-        6..=9 => {
-            let length = random.one_of(&[1, 7, 100, 4096, 5000, 20_000]);
-            Write(one, b'a' + random.below(26) as u8, length)
+impl There {
+    fn deed(&mut self, random: &mut Random) -> Deed {
+        let files = self.of(false);
+        let (some, new) =
+            (self.of(true).into_iter().chain(files.clone()).collect::<Vec<_>>(), self.new_path(random));
+        // What is made first is more than what is changed.
+        if files.is_empty() || random.below(8) < 3_u64.saturating_sub(some.len() as u64 / 2).max(1) {
+            return self.make(new, random);
         }
-        10 => Fifo(one),
-        11 | 12 => Link(one, other),
-        13 | 14 => Remove(one),
-        15..=17 => Rename(one, other),
-        18 => Exchange(one, other),
-        19 | 20 => Truncate(one, random.one_of(&[0, 3, 4096, 6000])),
-        21 => Chmod(one, random.one_of(&[0o600, 0o644, 0o755, 0o4755])),
-        22 => Chown(one, random.one_of(&[0, 1000, 1001])),
-        23 => Touch(one, 1_000_000_000 + random.below(1000)),
-        24 => SetXattr(one, random.below(10)),
-        25 => RemoveXattr(one),
-        26..=28 => Undo(1 + random.below(6)),
-        29 => Redo(1 + random.below(3)),
-        30 => Sync,
-        _ => Reopen,
+        let one_of =
+            |paths: &[String], random: &mut Random| paths[random.below(paths.len() as u64) as usize].clone();
+        let (file, one, other) = (one_of(&files, random), one_of(&some, random), one_of(&some, random));
+        match random.below(28) {
+            0..=5 => {
+                Write(file, b'a' + random.below(26) as u8, random.one_of(&[1, 7, 100, 4096, 5000, 20_000]))
+            }
+            6 => self.put(new, false, |new| Link(file, new)),
+            7 | 8 => {
+                self.forget(&one);
+                Remove(one)
+            }
+            9 | 10 => {
+                self.forget(&one);
+                let is_directory = !files.contains(&one);
+                self.put(new, is_directory, |new| Rename(one, new))
+            }
+            11 => {
+                self.forget(&one);
+                Rename(one, other)
+            }
+            12 => Exchange(one, other),
+            13 | 14 => Truncate(file, random.one_of(&[0, 3, 4096, 6000])),
+            15 => Chmod(one, random.one_of(&[0o600, 0o644, 0o755, 0o4755])),
+            16 => Chown(one, random.one_of(&[0, 1000, 1001])),
+            17 => Touch(one, 1_000_000_000 + random.below(1000)),
+            18 => SetXattr(file, random.below(10)),
+            19 => RemoveXattr(file),
+            20..=23 => Undo(1 + random.below(6)),
+            24 => Redo(1 + random.below(3)),
+            25 | 26 => Sync,
+            _ => Reopen,
+        }
+    }
+
+    fn make(&mut self, new: String, random: &mut Random) -> Deed {
+        match random.below(8) {
+            0..=3 => self.put(new, false, Create),
+            4 | 5 => self.put(new, true, Mkdir),
+            6 => Symlink(new),
+            _ => Fifo(new),
+        }
+    }
+
+    fn of(&self, directories: bool) -> Vec<String> {
+        self.paths
+            .iter()
+            .filter(|(_, is_directory)| *is_directory == directories)
+            .map(|(path, _)| path.clone())
+            .collect()
+    }
+
+    /// A path of few, in a directory that there is, so that operations meet.
+    fn new_path(&self, random: &mut Random) -> String {
+        let name = random.one_of(&NAMES);
+        let directories = self.of(true);
+        match random.below(2 + directories.len() as u64) {
+            at if at < 2 => name.to_owned(),
+            at => format!("{}/{name}", directories[at as usize - 2]),
+        }
+    }
+
+    fn put(&mut self, path: String, is_directory: bool, deed: impl FnOnce(String) -> Deed) -> Deed {
+        if !self.paths.iter().any(|(there, _)| *there == path) {
+            self.paths.push((path.clone(), is_directory));
+        }
+        deed(path)
+    }
+
+    fn forget(&mut self, path: &str) {
+        let below = format!("{path}/");
+        self.paths.retain(|(there, _)| there != path && !there.starts_with(&below));
     }
 }
 
-fn path(random: &mut Random) -> String {
-    let name = random.one_of(&NAMES);
-    match random.below(5) {
-        0..=2 => name.to_owned(),
-        _ => format!("{}/{name}", random.one_of(&NAMES[..2])),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histories_are_read_as_they_are_told() {
+        for seed in 0..50 {
+            let history = random(3, 100, &mut Random::new(seed));
+            for operation in history {
+                assert_eq!(operation.to_string().parse::<Operation>().unwrap(), operation);
+            }
+        }
+        assert!("0 nonsense".parse::<Operation>().is_err());
+        assert!("create a".parse::<Operation>().is_err());
     }
 }
