@@ -12,7 +12,6 @@ use mezzo_core::record::Displaced;
 use mezzo_core::{Change, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::time::ClockId;
 
 use crate::Error;
 use crate::attic::Attic;
@@ -22,7 +21,7 @@ use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
 use crate::host::HostId;
-use crate::host::{self, Volume};
+use crate::host::{self, Volume, host_now, now};
 use crate::index::{Entry, Index, Local};
 use crate::inodes::Inodes;
 use crate::lml::{InFlight, Lml, Operation, boot_id};
@@ -336,7 +335,7 @@ impl Replica {
     /// Records what was written to files that are open, and makes everything durable; tells up to which record.
     pub fn sync_all(&self) -> Result<Recno, Error> {
         self.record_unseen_writes(&Caller::program())?;
-        rustix::fs::syncfs(self.fileset.root())?;
+        host::sync_all(self.fileset.root())?;
         self.sync_log()
     }
 
@@ -705,7 +704,7 @@ impl Replica {
             return;
         }
         drop(order);
-        let synced = rustix::fs::syncfs(self.fileset.root()).map_err(|errno| Error::Host(errno.into()));
+        let synced = host::sync_all(self.fileset.root()).map_err(Error::Host);
         if synced.is_ok() {
             self.all_is_durable();
         }
@@ -768,19 +767,4 @@ pub(crate) fn record(log: &Log, last: Recno, caller: &Caller, change: Change) ->
     let origin = Origin::new(log.replica(), last.next());
     let (recno, epoch) = (origin.recno, log.epoch());
     Record { recno, previous: last, epoch, origin, time: now(), who: (*caller.who).clone(), change }
-}
-
-/// The host's clock.
-pub(crate) fn now() -> Time {
-    read_clock(ClockId::Realtime)
-}
-
-/// A time that nothing which is changed on the host from now on is older than: its times are as coarse as this.
-pub(crate) fn host_now() -> Time {
-    read_clock(ClockId::RealtimeCoarse)
-}
-
-fn read_clock(clock: ClockId) -> Time {
-    let now = rustix::time::clock_gettime(clock);
-    Time::new(now.tv_sec, now.tv_nsec as u32)
 }

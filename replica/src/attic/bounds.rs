@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Error;
-use crate::host::{self, Stat};
+use crate::host::{self, Stat, now};
 use crate::index::{Entry, Kept};
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Files that are given up at once.
 const BATCH: usize = 64;

@@ -7,8 +7,9 @@ use mezzo_core::{Kind, ObjectId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Error;
+use crate::host::now;
 use crate::index::Entry;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Files that are evicted in one go, the least recently used first.
 const BATCH: usize = 4096;

@@ -193,7 +193,7 @@ impl Replica {
         }
         if !whole.is_empty() {
             // The marks stay until all bytes are durable.
-            rustix::fs::syncfs(self.fileset().root())?;
+            crate::host::sync_all(self.fileset().root())?;
         }
         for (object, version) in whole {
             self.settle_put((object, version))?;

@@ -137,7 +137,7 @@ impl Replica {
         let journal = Journal::begin(self.fileset().own(), records)?;
         let taken = self.take_all(records, None, how, audience)?;
         if taken.files > 0 {
-            rustix::fs::syncfs(self.fileset().root())?;
+            crate::host::sync_all(self.fileset().root())?;
         }
         self.sync_log()?;
         journal.end()?;
