@@ -53,6 +53,11 @@ impl Hub {
         self.durable.subscribe()
     }
 
+    /// Up to where it is durable now.
+    pub fn durable_now(&self) -> Recno {
+        *self.durable.borrow()
+    }
+
     /// The log is durable up to this record.
     pub fn is_durable(&self, upto: Recno) {
         self.durable.send_if_modified(|durable| {
