@@ -73,6 +73,7 @@ pub struct Invitation {
 }
 
 /// What the daemon answers.
+#[expect(clippy::large_enum_variant, reason = "there is one answer at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "answer")]
 pub enum Answer {
