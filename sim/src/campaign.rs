@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mezzo_sim::shrink::shrink;
 use parking_lot::Mutex;
 use rustix::mount::MountPropagationFlags;
 
@@ -13,7 +14,6 @@ use crate::crash::{Crash, Lane, Left};
 use crate::history::{self, Operation};
 use crate::host::Recording;
 use crate::random::Random;
-use crate::shrink::shrink;
 use crate::worker::Facts;
 
 /// Crashes the simulated host of replicas at every step of random histories.

@@ -12,7 +12,6 @@ mod host;
 mod mapped;
 mod page;
 mod random;
-mod shrink;
 mod worker;
 
 use std::path::PathBuf;
