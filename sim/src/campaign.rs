@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use mezzo_sim::shrink::shrink;
 use parking_lot::Mutex;
 use rustix::mount::MountPropagationFlags;
 
@@ -13,7 +14,6 @@ use crate::crash::{Crash, Lane, Left};
 use crate::history::{self, Operation};
 use crate::host::Recording;
 use crate::random::Random;
-use crate::shrink::shrink;
 use crate::worker::Facts;
 
 /// Crashes the simulated host of replicas at every step of random histories.
@@ -325,19 +325,19 @@ impl Case {
         tell(&self.history);
     }
 
-    /// The shortest history that fails in the same way.
+    /// The shortest history that fails in the same operation in the same way.
     fn tell_shrunk(&self, lane: &Lane, visit: Visit) -> io::Result<()> {
+        let at = self.recording.point(visit.step).operation as usize;
+        let before = &self.history[..(at - 1).min(self.history.len())];
+        let last = self.history.get(at - 1);
         let end = Instant::now() + SHRINKING;
-        let mut failure = None;
-        let mut trouble = None;
-        let mut fails = |history: &[Operation]| {
-            if Instant::now() > end {
-                return false;
-            }
-            match first_failure(lane, self.seed, self.replicas, history, visit, end) {
+        let (mut failure, mut trouble) = (None, None);
+        let mut fails = |before: &[Operation]| {
+            let history: Vec<Operation> = before.iter().chain(last).cloned().collect();
+            match first_failure(lane, (self.seed, self.replicas), &history, visit, end) {
                 Ok(None) => false,
                 Ok(found) => {
-                    failure = found;
+                    failure = found.map(|found| (history, found));
                     true
                 }
                 Err(error) => {
@@ -346,17 +346,19 @@ impl Case {
                 }
             }
         };
-        let shrunk = shrink(&self.history, &mut fails);
+        if fails(before) {
+            shrink(before, &mut fails);
+        }
         if let Some(error) = trouble {
             return Err(error);
         }
-        let Some((visit, why)) = failure else {
+        let Some((history, (visit, why))) = failure else {
             println!("no shorter history fails so");
             return Ok(());
         };
         println!("a shorter history fails with: {why}");
-        tell(&shrunk);
-        let operations: Vec<String> = shrunk.iter().map(Operation::to_string).collect();
+        tell(&history);
+        let operations: Vec<String> = history.iter().map(Operation::to_string).collect();
         println!(
             "again: sim --seed {} --replicas {} --operations '{}'{}",
             self.seed,
@@ -372,21 +374,21 @@ impl Case {
 const KILLED_REALLY: u64 = 16;
 
 /// How long a shorter history is looked for.
-const SHRINKING: Duration = Duration::from_secs(300);
+const SHRINKING: Duration = Duration::from_secs(60);
 
-/// The first crash of the same kind that fails.
+/// The first crash in the last operation that is like `like` and fails.
 fn first_failure(
     lane: &Lane,
-    seed: u64,
-    replicas: usize,
+    (seed, replicas): (u64, usize),
     history: &[Operation],
     like: Visit,
     end: Instant,
 ) -> io::Result<Option<(Visit, String)>> {
     let Ok(case) = Case::perform(lane, seed, replicas, history)? else { return Ok(None) };
-    for step in 0..=case.recording.steps() {
+    let steps = 0..=case.recording.steps();
+    for step in steps.filter(|step| case.recording.point(*step).operation as usize >= history.len()) {
         // What a loss leaves is random: one that fails needs some tries.
-        let tries = if like.crash == Crash::Kill { 1 } else { 3 };
+        let tries = if like.crash == Crash::Kill { 1 } else { 4 };
         for number in 0..tries {
             if Instant::now() > end {
                 return Ok(None);

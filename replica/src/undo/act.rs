@@ -163,9 +163,9 @@ impl Replica {
         let parent = self.parent_entry(place.parent)?;
         let directory = self.directory(place.parent)?;
         let doomed = self.entry(object)?;
-        let mut reach = None;
+        // Also where the name was removed before: other names' ctime is told by the record.
+        let reach = self.reach_of_doomed(&doomed)?;
         if let Some(stat) = self.stat_if_there(directory.as_fd(), &place.name)? {
-            reach = self.reach_of_doomed(&doomed)?;
             let is_directory = doomed.attributes().kind == Kind::Directory;
             let met = Met { entry: doomed.clone(), stat };
             let made_for_a_while = for_good && self.is_without_data(&met)?;

@@ -2,7 +2,7 @@
 //!
 //! As journaling hosts have it (ext4 and xfs): changes of names and attributes become durable in their order, and whatever makes
 //! one durable makes all before it durable. Bytes are on their own: those that were not made durable are there or not, block by
-//! block, or torn at a sector, and a file's size may tell of bytes that never came.
+//! block, or torn at a sector; but a file grows only with the bytes that it grows by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,24 +116,21 @@ fn mixed(durable: &Data, told: &Data, latest: &Data, random: &mut Random) -> Dat
         return told.clone();
     }
     let how = random.below(4);
-    let mut data = Data { size: told.size, blocks: BTreeMap::new() };
-    // A file that only grew may not have got its size, which comes with the bytes.
-    if how == 0 && durable.size < told.size {
-        data.size = durable.size;
-    }
+    let mut data = Data { size: size(durable.size, told.size, how, random), blocks: BTreeMap::new() };
     let indexes = [durable, told, latest].into_iter().flat_map(|data| data.blocks.keys().copied());
     let indexes: std::collections::BTreeSet<u64> = indexes.collect();
     for index in indexes.into_iter().filter(|index| index * (BLOCK as u64) < data.size) {
-        let (old, new) = (durable.block(index), latest.block(index));
+        let (old, now, new) = (durable.block(index), told.block(index), latest.block(index));
+        // What a file grew by has come with its size.
+        let has_come = index * (BLOCK as u64) >= durable.size;
         let block = match how {
-            _ if old == new => old.clone(),
-            0 => old.clone(),
-            1 => told.block(index).clone(),
+            0 if !has_come => old.clone(),
+            0 | 1 => now.clone(),
             _ => match random.below(4) {
-                0 => old.clone(),
-                1 => new.clone(),
-                2 => told.block(index).clone(),
-                _ => torn(old, new, random),
+                0 => new.clone(),
+                1 if !has_come => old.clone(),
+                2 if !has_come => torn(old, new, random),
+                _ => now.clone(),
             },
         };
         data.blocks.insert(index, block);
@@ -142,6 +139,20 @@ fn mixed(durable: &Data, told: &Data, latest: &Data, random: &mut Random) -> Dat
     let size = data.size;
     data.clear(size, u64::MAX - size);
     data
+}
+
+/// The size of a file that told of another one: it grows with the bytes that come, in their order.
+fn size(durable: u64, told: u64, how: u64, random: &mut Random) -> u64 {
+    if told <= durable {
+        return told;
+    }
+    match how {
+        0 => durable,
+        1 => told,
+        _ => told
+            .min((durable / BLOCK as u64 + random.below((told - durable) / BLOCK as u64 + 2)) * BLOCK as u64)
+            .max(durable),
+    }
 }
 
 fn torn(old: &Block, new: &Block, random: &mut Random) -> Block {

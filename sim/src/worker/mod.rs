@@ -65,6 +65,8 @@ pub struct Told {
     pub objects: Vec<String>,
     /// Whether it takes another back.
     pub undoes: bool,
+    /// Whether it brings bytes.
+    pub brings: bool,
 }
 
 /// A replica has said that all is durable.
@@ -82,6 +84,11 @@ static PAGE: OnceLock<Page> = OnceLock::new();
 /// The page that is shared with the host.
 pub fn page() -> &'static Page {
     PAGE.get().expect("the page is there before anything else")
+}
+
+/// Whether this is the replicas' process.
+pub fn is_here() -> bool {
+    PAGE.get().is_some()
 }
 
 /// Makes the host's clock and the rest of what is no file this process's own.
@@ -126,6 +133,7 @@ impl Told {
             kind: record.change.kind().to_owned(),
             objects: objects(&record.change).iter().map(ObjectId::to_string).collect(),
             undoes: matches!(record.change, Change::UndoOf { .. }),
+            brings: brings(&record.change),
         }
     }
 }
@@ -133,6 +141,17 @@ impl Told {
 fn digest(bytes: &[u8]) -> u64 {
     let hash = blake3::hash(bytes);
     u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash is longer"))
+}
+
+/// Whether a change brings bytes to a file.
+fn brings(change: &Change) -> bool {
+    match change {
+        Change::Make { state, .. } => state.data.is_some() && state.attributes.size > 0,
+        Change::Setattr { data, .. } => data.is_some(),
+        Change::Close { .. } => true,
+        Change::UndoOf { change, .. } => brings(change),
+        _ => false,
+    }
 }
 
 /// The objects that a change is about, but for directories whose entries it changes.

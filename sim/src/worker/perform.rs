@@ -103,7 +103,7 @@ fn perform_one(
         Deed::Receive(from, batch) if open(all, from) && from != operation.on => {
             let giver = all[from].as_ref().expect("it is open");
             // What leaves a replica is durable there.
-            giver.sync_log().map_err(|error| error.to_string())?;
+            giver.sync_all().map_err(|error| error.to_string())?;
             let onto = all[operation.on].as_ref().expect("it is open");
             let taken = receive(&place(host, from), onto, batch as usize)?;
             facts.conflicts |= taken.stopped.is_some();
