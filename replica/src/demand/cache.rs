@@ -57,7 +57,7 @@ fn parse(text: &str) -> Option<u64> {
 fn as_text<S: Serializer>(limit: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
     let bytes = limit.unwrap_or_default();
     let (word, unit) =
-        UNITS.iter().find(|(_, unit)| bytes % unit == 0 && bytes >= *unit).unwrap_or(&UNITS[4]);
+        UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes >= *unit).unwrap_or(&UNITS[4]);
     to.serialize_str(&format!("{}{word}", bytes / unit))
 }
 

@@ -54,7 +54,7 @@ pub struct Evicted {
 
 /// What came of marking a file.
 enum Marked {
-    Marked(DataVersion, u64),
+    Done(DataVersion, u64),
     Absent,
     Refused(Refused),
 }
@@ -67,7 +67,7 @@ impl Replica {
             let mut marked = Vec::new();
             for object in objects {
                 match self.mark_evicted(*object) {
-                    Ok(Marked::Marked(version, size)) => marked.push((*object, version, size)),
+                    Ok(Marked::Done(version, size)) => marked.push((*object, version, size)),
                     Ok(Marked::Absent) => evicted.absent += 1,
                     Ok(Marked::Refused(why)) => evicted.refused.push((*object, why)),
                     Err(Error::Gone) => {}
@@ -137,7 +137,7 @@ impl Replica {
         }
         xattr::mark_absent_whatever(file.as_fd())?;
         self.index.met(object, None, host::stat(file.as_fd())?.attributes.ctime)?;
-        Ok(Marked::Marked(version, met.entry.attributes().size))
+        Ok(Marked::Done(version, met.entry.attributes().size))
     }
 
     /// Takes the bytes of a file that is marked; false where it has others by now, or needs them again.
