@@ -17,7 +17,7 @@ use rustix::time::ClockId;
 use crate::Error;
 use crate::attic::Attic;
 use crate::body::{self, Another, Body, Facts, NewId, take_new_id};
-use crate::demand::{Demand, Pins};
+use crate::demand::{Demand, Evictions, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
@@ -69,6 +69,7 @@ pub struct Replica {
     pub(crate) waiting: Waiting,
     pub(crate) demand: Demand,
     pub(crate) pins: Pins,
+    pub(crate) evictions: Evictions,
     /// When nothing was found that could be evicted.
     pub(crate) nothing_to_evict: Mutex<Option<Instant>>,
     /// What users may have been told, and is not so any more.
@@ -194,6 +195,7 @@ impl Replica {
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let demand = Demand::open(fileset.own())?;
         let pins = Pins::open(fileset.own())?;
+        let (evictions, evicted) = Evictions::open(&fileset.own_path("evicted"))?;
         let begun = host_now();
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
         let in_flight = match in_flight {
@@ -215,6 +217,7 @@ impl Replica {
             waiting: Waiting::default(),
             demand,
             pins,
+            evictions,
             nothing_to_evict: Mutex::default(),
             outdated: Outdated::default(),
             durable: AtomicU64::new(last.0),
@@ -232,6 +235,7 @@ impl Replica {
             replica.adopt_all(&made, is_elsewhere)?;
             replica.settle_caught_up(&received)?;
             replica.find_lost(&changed_here)?;
+            replica.settle_evicted(&evicted)?;
         }
         if facts.told.as_ref() != Some(&facts.here) || new_id.is_some() {
             replica.make_index_durable()?;
@@ -362,12 +366,13 @@ impl Replica {
 
     fn make_index_durable(&self) -> Result<(), Error> {
         // What was noted before the layer is taken is in the layer.
-        let noted = self.inodes.noted();
+        let (noted, evicted) = (self.inodes.noted(), self.evictions.noted());
         // The index never knows of records that the log may lose.
         let recno = self.sync_log()?;
         self.index.write_behind(true)?;
         self.durable.store(recno.0, Ordering::Relaxed);
         let _order = self.order.lock();
+        self.evictions.forget(evicted)?;
         Ok(self.inodes.forget(noted)?)
     }
 
