@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::Error;
 use crate::attic::Attic;
 use crate::body::{self, Another, Body, Facts, NewId, take_new_id};
-use crate::demand::{Demand, Pins};
+use crate::demand::{Demand, Evictions, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
@@ -69,6 +69,7 @@ pub struct Replica {
     pub(crate) waiting: Waiting,
     pub(crate) demand: Demand,
     pub(crate) pins: Pins,
+    pub(crate) evictions: Evictions,
     /// When nothing was found that could be evicted.
     pub(crate) nothing_to_evict: Mutex<Option<Instant>>,
     /// What users may have been told, and is not so any more.
@@ -203,6 +204,7 @@ impl Replica {
         let demand = Demand::open(fileset.own())?;
         let pins = Pins::open(fileset.own())?;
         let snapshot_end = crate::exchange::end_of(&log.reader()?)?;
+        let (evictions, evicted) = Evictions::open(&fileset.own_path("evicted"))?;
         let begun = host_now();
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
@@ -225,6 +227,7 @@ impl Replica {
             waiting: Waiting::default(),
             demand,
             pins,
+            evictions,
             nothing_to_evict: Mutex::default(),
             outdated: Outdated::default(),
             durable: AtomicU64::new(last.0),
@@ -245,6 +248,7 @@ impl Replica {
             replica.adopt_all(&made, is_elsewhere)?;
             replica.settle_caught_up(&received)?;
             replica.find_lost(&changed_here)?;
+            replica.settle_evicted(&evicted)?;
         }
         if facts.told.as_ref() != Some(&facts.here) || new_id.is_some() {
             replica.make_index_durable()?;
@@ -379,7 +383,7 @@ impl Replica {
         // In order, as what was received has its own ctimes only once it is settled.
         let order = self.order.lock();
         // What was noted before the layer is taken is in the layer.
-        let noted = self.inodes.noted();
+        let (noted, evicted) = (self.inodes.noted(), self.evictions.noted());
         let applied = self.index.applied();
         self.index.write_behind_after(true, || {
             drop(order);
@@ -388,6 +392,7 @@ impl Replica {
         })?;
         self.durable.store(applied.0, Ordering::Relaxed);
         let _order = self.order.lock();
+        self.evictions.forget(evicted)?;
         Ok(self.inodes.forget(noted)?)
     }
 
