@@ -135,13 +135,14 @@ impl Replica {
     pub fn receive(&self, records: &[Record], how: How<'_>, audience: &dyn Audience) -> Result<Taken, Error> {
         let _one_at_a_time = self.receiving.lock();
         let journal = Journal::begin(self.fileset().own(), records)?;
-        let taken = self.take_all(records, None, how, audience)?;
-        if taken.files > 0 {
+        let taken = self.take_all(records, None, how, audience);
+        // Where it failed, what was taken before stays, and need not be finished by the next start.
+        if taken.as_ref().map_or(true, |taken| taken.files > 0) {
             crate::host::sync_all(self.fileset().root())?;
         }
         self.sync_log()?;
         journal.end()?;
-        Ok(taken)
+        taken
     }
 
     /// What would come of [`Replica::receive`], as far as it can be told without doing it.
