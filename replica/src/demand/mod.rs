@@ -8,7 +8,7 @@
 mod cache;
 mod evict;
 mod fill;
-mod partial;
+pub(crate) mod partial;
 mod pins;
 mod queue;
 mod stop;
