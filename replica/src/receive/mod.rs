@@ -41,7 +41,8 @@ use crate::undo::present::Indexed;
 use crate::undo::{Audience, Touched, innermost, subjects};
 use journal::Journal;
 
-pub use data::{DataSource, Filled};
+pub(crate) use data::with_few_large;
+pub use data::{DataSource, Filled, Sought};
 pub use outgoing::{Beside, Outgoing};
 
 /// What becomes of the data that a record tells of.
@@ -127,6 +128,8 @@ struct Wanted {
     newest: HashMap<ObjectId, DataVersion>,
     /// Digests that the batch tells of.
     digests: HashMap<DataVersion, Digest>,
+    /// Of large files, the version that was here before the batch.
+    older: HashMap<ObjectId, DataVersion>,
 }
 
 impl Replica {
@@ -325,7 +328,7 @@ impl Replica {
         how: How<'_>,
         audience: &dyn Audience,
     ) -> Result<Taken, Error> {
-        let wanted = Wanted::of(records);
+        let wanted = self.wanted_of(records)?;
         let mut taken = Taken::default();
         for record in records {
             let mut touched = Touched::default();
