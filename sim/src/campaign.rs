@@ -108,7 +108,7 @@ pub fn run(arguments: Arguments) -> io::Result<bool> {
             }
         };
         let failed = match arguments.visit() {
-            Some(visit) => case.visit(lane, visit)?.map(|why| (visit, why)),
+            Some(visit) => case.visit_alone(lane, visit)?.map(|why| (visit, why)),
             None => case.visit_all(&lanes, &mut counts, deadline)?,
         };
         if let Some((visit, why)) = failed {
@@ -193,6 +193,17 @@ impl Case {
         Ok(self.recover(lane, visit)?.err())
     }
 
+    /// As [`Case::visit`]; a kill is made really as well.
+    fn visit_alone(&self, lane: &Lane, visit: Visit) -> io::Result<Option<String>> {
+        if visit.crash == Crash::Kill
+            && visit.step < self.recording.steps()
+            && let Some(why) = self.kill_really(lane, visit.step)?
+        {
+            return Ok(Some(why));
+        }
+        self.visit(lane, visit)
+    }
+
     /// Crashes, and returns the recording of the recovery, or what is not as it should be.
     fn recover(&self, lane: &Lane, visit: Visit) -> io::Result<Result<Recording, String>> {
         let at = self.recording.point(visit.step).operation as usize;
@@ -263,10 +274,10 @@ impl Case {
     fn kill_really(&self, lane: &Lane, step: usize) -> io::Result<Option<String>> {
         let run = lane.perform(self.seed, self.replicas, &self.history, Some(step))?;
         Ok(match run.outcome {
-            None if self.recording.is_as_killed(step, &run.recording) => None,
-            None => Some(
-                "a real kill leaves another state than was kept: the run is not the same again".to_owned(),
-            ),
+            None => {
+                let difference = self.recording.differs_from_killed(step, &run.recording);
+                difference.map(|what| format!("a real kill leaves another state than was kept: {what}"))
+            }
             Some(_) => Some("the process that was to be killed ended before".to_owned()),
         })
     }

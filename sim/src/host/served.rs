@@ -123,7 +123,8 @@ impl Served {
             written.into_iter().for_each(|number| mapped.keep(number, &inner.mapped));
             inner.mapped = mapped;
         }
-        if inner.recorded.contains(&operation) {
+        // What the page cache brings comes when the kernel wants, and is no step.
+        if inner.recorded.contains(&operation) && source != Source::Cache {
             if inner.points.is_empty() {
                 inner.disk = Disk::all(&inner.state, 0);
             }
