@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Ends after so many minutes, between two visits
     #[arg(long)]
     minutes: Option<f64>,
+    /// How often the power is lost at each step, each time with something else left
+    #[arg(long, default_value_t = 1)]
+    losses: usize,
     /// Visits this step alone
     #[arg(long)]
     step: Option<usize>,
@@ -109,7 +112,7 @@ pub fn run(arguments: Arguments) -> io::Result<bool> {
         };
         let failed = match arguments.visit() {
             Some(visit) => case.visit_alone(lane, visit)?.map(|why| (visit, why)),
-            None => case.visit_all(&lanes, &mut counts, deadline)?,
+            None => case.visit_all(&lanes, arguments.losses, &mut counts, deadline)?,
         };
         if let Some((visit, why)) = failed {
             case.tell_failure(visit, &why);
@@ -239,6 +242,7 @@ impl Case {
     fn visit_all(
         &self,
         lanes: &[Lane],
+        losses: usize,
         counts: &mut Counts,
         deadline: Option<Instant>,
     ) -> io::Result<Option<(Visit, String)>> {
@@ -254,7 +258,7 @@ impl Case {
                 && let Some(step) = steps.get(next.fetch_add(1, SeqCst))
             {
                 let mut count = Count { visited: 1, ..Count::default() };
-                let failed = self.visit_step(lane, *step, &mut count);
+                let failed = self.visit_step(lane, (*step, losses), &mut count);
                 let mut found = found.lock();
                 found.0.of(self.kind(*step)).add(&count);
                 if !matches!(failed, Ok(None)) {
@@ -283,7 +287,12 @@ impl Case {
     }
 
     /// Crashes there both ways, and now and then once more amid the recovery.
-    fn visit_step(&self, lane: &Lane, step: usize, count: &mut Count) -> io::Result<Option<(Visit, String)>> {
+    fn visit_step(
+        &self,
+        lane: &Lane,
+        (step, losses): (usize, usize),
+        count: &mut Count,
+    ) -> io::Result<Option<(Visit, String)>> {
         let mut random = Random::new(self.seed ^ 0x5eed ^ (step as u64) << 32);
         if step < self.recording.steps() && random.below(KILLED_REALLY) == 0 {
             count.real += 1;
@@ -291,7 +300,8 @@ impl Case {
                 return Ok(Some((Visit { step, crash: Crash::Kill, then: None }, why)));
             }
         }
-        for crash in [Crash::Kill, Crash::Loss(random.below(1 << 20))] {
+        let losses: Vec<Crash> = (0..losses).map(|_| Crash::Loss(random.below(1 << 20))).collect();
+        for crash in [Crash::Kill].into_iter().chain(losses) {
             match crash {
                 Crash::Kill => count.kills += 1,
                 Crash::Loss(_) => count.losses += 1,
