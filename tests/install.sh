@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # install.sh PART...: installs what a part of the tests needs and the machine lacks.
-# The parts: mount, strace, copying, blocks, suites, small-tree, whole-tree.
+# The parts: mount, strace, network, copying, blocks, suites, small-tree, whole-tree.
 #
 # Packages come from the machine's own registries, by their ordinary clients. What cargo builds, and what is
 # downloaded as input, goes to the cache (see lib.sh), outside of the work tree, so that it is done once.
@@ -96,6 +96,11 @@ install_mount() {
 
 install_strace() {
     want_command strace strace
+    install_missing_packages
+}
+
+install_network() {
+    want_command ip iproute2
     install_missing_packages
 }
 

@@ -107,10 +107,17 @@ pub fn start(command: &str, arguments: &[OsString]) -> Ending {
 }
 
 /// The limits of whoever starts it are not the daemon's: a log may be larger than any file of theirs. Where the limit can't be
-/// raised, a write beyond it is to fail and not to kill.
+/// raised, a write beyond it is to fail and not to kill; and so is one to a peer that has gone.
 pub fn outlive_limits() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Fsize, Rlimit { current: None, maximum: None });
     // SAFETY: no handler is set, and no other thread runs yet.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    outlive_peers();
+}
+
+/// A write to a connection whose other end has gone fails, and does not end this program.
+pub fn outlive_peers() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }

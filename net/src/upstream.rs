@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mezzo_core::session::message::Refused;
-use mezzo_core::session::{Note, Reason};
+use mezzo_core::session::message::{Body, Ping, Refused};
+use mezzo_core::session::{Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, ObjectId, Recno, Record, ReplicaId};
 use mezzo_replica::Replica;
 use mezzo_replica::fileset::Ids;
@@ -32,6 +32,12 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 
 /// Bytes of a file up to which its data comes with the record; larger files that are new come when they are opened.
 const EAGER_BYTES: u64 = 1 << 20;
+
+/// Questions for what the server has are numbered from here on, beyond those for signs of life, which are seconds.
+const QUESTIONS: u64 = 1 << 32;
+
+/// A connection that was of use for so long is made again at once where it is lost.
+const OF_USE: Duration = Duration::from_secs(5);
 
 /// How the connection is, for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,8 +123,12 @@ struct Link {
     is_stopped: bool,
     position: Position,
     server: String,
-    /// Tries to connect that have ended.
-    tried: u64,
+    /// Tries to connect that were begun.
+    begun: u64,
+    /// The last one of them that came to nothing.
+    failed: u64,
+    /// The last question that was asked for what the server has.
+    asked: u64,
 }
 
 impl Upstream {
@@ -181,24 +191,33 @@ impl Upstream {
         let replica = &self.shared.replica;
         replica.sync_all().map_err(|error| error.to_string())?;
         let last = replica.last();
-        let tried = self.shared.link.lock().tried;
+        let begun = self.shared.link.lock().begun;
         self.shared.again.notify_one();
+        // In which connection the server was asked what it has, and the question.
+        let mut question = None;
         loop {
             let status = self.status();
-            let link = self.shared.link.lock();
+            let mut link = self.shared.link.lock();
             let is_here = link.standing.is_caught_up && link.is_connected;
-            if is_here && (link.standing.acknowledged >= last || status.pending_records == 0) {
+            if is_here && question.is_none_or(|(connection, _)| connection != link.begun) {
+                question = link.ask().map(|number| (link.begun, number));
+            }
+            let is_answered = |number| {
+                let answered = link.standing.answered.filter(|(answered, _)| *answered >= number);
+                answered.is_some_and(|(_, last)| status.received >= last.0)
+            };
+            let has_all = is_here && question.is_some_and(|(_, number)| is_answered(number));
+            if has_all && (link.standing.acknowledged >= last || status.pending_records == 0) {
                 return Ok(status);
             }
             if let Some(conflict) = &status.conflict {
                 return Err(format!("record {}: {}", conflict.recno, conflict.message));
             }
             let gave_up =
-                !link.is_connected && (link.tried > tried || *self.shared.wanted.borrow() != Wanted::Online);
+                !link.is_connected && (link.failed > begun || *self.shared.wanted.borrow() != Wanted::Online);
             if gave_up {
                 return Err(link.reason.clone().unwrap_or_else(|| "there is no connection".to_owned()));
             }
-            let mut link = link;
             self.shared.changed.wait_for(&mut link, Duration::from_millis(100));
             drop(link);
             if !progress(&status) {
@@ -218,6 +237,16 @@ impl Drop for Upstream {
             let _ = thread.join();
         }
         self.shared.write_position();
+    }
+}
+
+impl Link {
+    /// Asks the server what it has; `None` where the connection has ended.
+    fn ask(&mut self) -> Option<u64> {
+        self.asked = self.asked.max(QUESTIONS) + 1;
+        let ping = Ping { number: self.asked, last: 0 };
+        let is_said = self.handle.as_ref()?.tell(Event::Say(Body::Ping(ping)));
+        is_said.then_some(self.asked)
     }
 }
 
@@ -376,6 +405,7 @@ async fn keep_up(
             Wanted::Online => {}
         }
         let begun = Instant::now();
+        shared.link.lock().begun += 1;
         let ended = connect(&shared, &hub, &mut identity).await;
         shared.write_position();
         let ended = match ended {
@@ -384,17 +414,18 @@ async fn keep_up(
         };
         let is_lasting = {
             let mut link = shared.link.lock();
-            link.tried += 1;
-            link.is_connected = false;
             link.is_stopped = ended.reason.is_lasting();
+            if !link.is_connected || link.is_stopped {
+                link.failed = link.begun;
+            } else if link.standing.is_caught_up && begun.elapsed() > OF_USE {
+                pause = BACK_OFF.0;
+            }
+            link.is_connected = false;
             link.reason = Some(ended.message);
             // What could not be done is tried again, as something may have changed.
             link.is_stopped || link.standing.stuck.is_some() || link.standing.refused.is_some()
         };
         shared.changed.notify_all();
-        if begun.elapsed() > BACK_OFF.1 {
-            pause = BACK_OFF.0;
-        }
         let waits = if is_lasting { BACK_OFF.1 } else { pause };
         pause = (pause * 2).min(BACK_OFF.1);
         tokio::select! {

@@ -13,17 +13,16 @@ use mezzo_core::record::Displaced;
 use mezzo_core::{Change, IdMapping, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time, Who};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::time::ClockId;
 
 use crate::Error;
 use crate::attic::Attic;
 use crate::body::{self, Another, Body, Facts, NewId, take_new_id};
-use crate::demand::{Demand, Pins};
+use crate::demand::{Demand, Evictions, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
 use crate::host::HostId;
-use crate::host::{self, Volume};
+use crate::host::{self, Volume, host_now, now};
 use crate::index::{Entry, Index, Local};
 use crate::inodes::Inodes;
 use crate::lml::{InFlight, Lml, Operation, boot_id};
@@ -71,6 +70,7 @@ pub struct Replica {
     pub(crate) waiting: Waiting,
     pub(crate) demand: Demand,
     pub(crate) pins: Pins,
+    pub(crate) evictions: Evictions,
     /// When nothing was found that could be evicted.
     pub(crate) nothing_to_evict: Mutex<Option<Instant>>,
     /// What users may have been told, and is not so any more.
@@ -205,6 +205,7 @@ impl Replica {
         let demand = Demand::open(fileset.own())?;
         let pins = Pins::open(fileset.own())?;
         let snapshot_end = crate::exchange::end_of(&log.reader()?)?;
+        let (evictions, evicted) = Evictions::open(&fileset.own_path("evicted"))?;
         let begun = host_now();
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
@@ -227,6 +228,7 @@ impl Replica {
             waiting: Waiting::default(),
             demand,
             pins,
+            evictions,
             nothing_to_evict: Mutex::default(),
             outdated: Outdated::default(),
             durable: AtomicU64::new(last.0),
@@ -247,6 +249,7 @@ impl Replica {
             replica.adopt_all(&made, is_elsewhere)?;
             replica.settle_caught_up(&received)?;
             replica.find_lost(&changed_here)?;
+            replica.settle_evicted(&evicted)?;
         }
         if facts.told.as_ref() != Some(&facts.here) || new_id.is_some() {
             replica.make_index_durable()?;
@@ -337,7 +340,7 @@ impl Replica {
     /// Records what was written to files that are open, and makes everything durable; tells up to which record.
     pub fn sync_all(&self) -> Result<Recno, Error> {
         self.record_unseen_writes(&Caller::program())?;
-        rustix::fs::syncfs(self.fileset.root())?;
+        host::sync_all(self.fileset.root())?;
         self.sync_log()
     }
 
@@ -381,7 +384,7 @@ impl Replica {
         // In order, as what was received has its own ctimes only once it is settled.
         let order = self.order.lock();
         // What was noted before the layer is taken is in the layer.
-        let noted = self.inodes.noted();
+        let (noted, evicted) = (self.inodes.noted(), self.evictions.noted());
         let applied = self.index.applied();
         self.index.write_behind_after(true, || {
             drop(order);
@@ -390,6 +393,7 @@ impl Replica {
         })?;
         self.durable.store(applied.0, Ordering::Relaxed);
         let _order = self.order.lock();
+        self.evictions.forget(evicted)?;
         Ok(self.inodes.forget(noted)?)
     }
 
@@ -738,7 +742,7 @@ impl Replica {
             return;
         }
         drop(order);
-        let synced = rustix::fs::syncfs(self.fileset.root()).map_err(|errno| Error::Host(errno.into()));
+        let synced = host::sync_all(self.fileset.root()).map_err(Error::Host);
         if synced.is_ok() {
             self.all_is_durable();
         }
@@ -801,19 +805,4 @@ pub(crate) fn record(log: &Log, last: Recno, caller: &Caller, change: Change) ->
     let origin = Origin::new(log.replica(), last.next());
     let (recno, epoch) = (origin.recno, log.epoch());
     Record { recno, previous: last, epoch, origin, time: now(), who: (*caller.who).clone(), change }
-}
-
-/// The host's clock.
-pub(crate) fn now() -> Time {
-    read_clock(ClockId::Realtime)
-}
-
-/// A time that nothing which is changed on the host from now on is older than: its times are as coarse as this.
-pub(crate) fn host_now() -> Time {
-    read_clock(ClockId::RealtimeCoarse)
-}
-
-fn read_clock(clock: ClockId) -> Time {
-    let now = rustix::time::clock_gettime(clock);
-    Time::new(now.tv_sec, now.tv_nsec as u32)
 }

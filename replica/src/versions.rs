@@ -30,26 +30,37 @@ pub struct Source {
     pub attic: Option<PathBuf>,
 }
 
+/// A file as a log has it after its last record.
+pub struct FileThere {
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Its data.
+    pub data: Option<Data>,
+    /// One of its paths.
+    pub path: Vec<u8>,
+}
+
 /// What a log says of files after its last record.
 pub trait Files {
-    /// The attributes and data of a file, and where it stands; `None` where there is none.
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>>;
+    /// The file; `None` where there is none.
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>>;
 }
 
 impl Files for Tree {
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>> {
         let Some(object) = self.object(id) else { return Ok(None) };
         let state = object.state();
-        Ok(self.path(id).map(|path| (state.attributes, state.data, path)))
+        let (attributes, data) = (state.attributes, state.data);
+        Ok(self.path(id).map(|path| FileThere { attributes, data, path }))
     }
 }
 
 impl Files for Index {
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>> {
         let entry = self.entry(id).map_err(io::Error::other)?.filter(|entry| !entry.places.is_empty());
         let Some(entry) = entry else { return Ok(None) };
         let path = self.path(id).map_err(io::Error::other)?;
-        Ok(Some((*entry.attributes(), entry.state.data, path)))
+        Ok(Some(FileThere { attributes: *entry.attributes(), data: entry.state.data, path }))
     }
 }
 
@@ -161,7 +172,8 @@ fn find(
     };
     let Some(root) = &source.root else { return Ok(Err("the log is alone: there is no tree beside it")) };
     let is_newest = |data: Option<Data>| newest.is_err() || data.map(|data| data.version) == newest.ok();
-    let Some((told, _, path)) = last.file(id)?.filter(|(_, data, _)| is_newest(*data)) else {
+    let there = last.file(id)?.filter(|there| is_newest(there.data));
+    let Some(FileThere { attributes: told, path, .. }) = there else {
         return Ok(Err(REPLACED));
     };
     let file = match open_beneath(root, &path, OFlags::empty()) {

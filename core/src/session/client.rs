@@ -147,8 +147,8 @@ impl Client {
             (Body::Goodbye(goodbye), _) => {
                 acts.push(Act::Close(Reason::of_word(&goodbye.reason), goodbye.message));
             }
-            (Body::Ping(ping), _) => acts.push(Act::Send(Body::Pong(ping).into())),
-            (Body::Pong(_), _) => {}
+            (Body::Ping(ping), _) => acts.push(Act::Send(Body::Pong(self.facts.answer(ping)).into())),
+            (Body::Pong(pong), _) => acts.push(Act::Note(Note::Answered(pong))),
             (Body::Records(records), Phase::Open(open)) => open.receiving.came(records, acts)?,
             (Body::Ack(ack), Phase::Open(open)) => open.sending.was_acknowledged(ack, acts)?,
             (Body::Refused(refused), Phase::Open(open)) => {

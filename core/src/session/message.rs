@@ -217,6 +217,9 @@ pub struct Ping {
     /// Comes back as it was.
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// Of the answer: the last durable record of the log of who answers.
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
 }
 
 /// Why nothing more is said.

@@ -121,6 +121,8 @@ pub enum Note {
     Waiting(String),
     /// Everything that the server had at the beginning is here.
     CaughtUp,
+    /// The answer to a question for a sign of life.
+    Answered(message::Ping),
     /// The permit as it stands at the server.
     Permit(message::Permit),
     /// The permit has to be given back.
@@ -208,6 +210,10 @@ impl Facts {
         self.ids.last().map_or(ReplicaId(0), |(replica, _)| *replica)
     }
 
+    fn answer(&self, ping: message::Ping) -> message::Ping {
+        message::Ping { last: self.last.0, ..ping }
+    }
+
     fn received_from(&self, replica: ReplicaId) -> Option<Recno> {
         self.received.iter().find(|(from, _)| *from == replica).map(|(_, recno)| *recno)
     }
@@ -239,7 +245,7 @@ impl Pulse {
         }
         if now.saturating_sub(self.heard.max(self.asked)) >= ASK_AFTER {
             self.asked = now;
-            return Some(Act::Send(Body::Ping(message::Ping { number: now }).into()));
+            return Some(Act::Send(Body::Ping(message::Ping { number: now, last: 0 }).into()));
         }
         None
     }

@@ -144,7 +144,7 @@ impl Server {
             (Body::Goodbye(goodbye), _) => {
                 acts.push(Act::Close(Reason::of_word(&goodbye.reason), goodbye.message));
             }
-            (Body::Ping(ping), _) => acts.push(Act::Send(Body::Pong(ping).into())),
+            (Body::Ping(ping), _) => acts.push(Act::Send(Body::Pong(self.facts.answer(ping)).into())),
             (Body::Pong(_), _) => {}
             (Body::Records(records), Phase::Open(open)) => match self.account.refuses(&records, open.replica)
             {

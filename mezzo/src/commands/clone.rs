@@ -42,6 +42,7 @@ pub fn run(arguments: Arguments) -> Ending {
     if ClientIdentity::open(&upstream, Arc::new(SystemClock)).is_err() {
         let pending =
             PendingClient::open(&upstream, Arc::new(SystemClock)).map_err(|error| failed(&error))?;
+        daemon::outlive_peers();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         runtime.block_on(pending.enrol(&link, &host)).map_err(|error| failed(&error))?;

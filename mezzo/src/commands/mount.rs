@@ -280,6 +280,7 @@ fn status(
             trouble: replica.trouble(),
             scan: scan.lock().clone(),
             link: None,
+            clients: None,
         }
     }
 }

@@ -10,7 +10,7 @@ use mezzo_replica::{Fileset, Replica};
 
 use crate::control::{Answer, Request};
 use crate::render::{clock, json};
-use crate::{Ending, Failure, find, progress};
+use crate::{Ending, Failure, daemon, find, progress};
 
 /// Arguments of `mezzo sync`.
 #[derive(Debug, Args)]
@@ -51,6 +51,7 @@ pub fn run(arguments: Arguments) -> Ending {
 
 /// Nobody has the fileset open: it is opened for this.
 pub fn alone(directory: &Path, seconds: u64) -> Result<LinkStatus, String> {
+    daemon::outlive_peers();
     let fileset = Fileset::open(directory).map_err(|error| error.to_string())?;
     let (replica, start) = Replica::open(fileset).map_err(|error| error.to_string())?;
     start.notes().iter().for_each(|note| eprintln!("mezzo: {note}"));

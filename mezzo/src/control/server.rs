@@ -88,6 +88,10 @@ impl Daemon {
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut line = Vec::new();
         BufReader::new(stream.take(LINE_BYTES as u64)).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            // Whoever connected has nothing to ask after all.
+            return Ok(());
+        }
         let answer = if self.may_ask(stream)? { self.decide(&line, &asker(stream)?) } else { refusal() };
         let mut bytes = serde_json::to_vec(&answer)?;
         bytes.push(b'\n');
@@ -123,7 +127,11 @@ impl Daemon {
 
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
         match serde_json::from_slice(line) {
-            Ok(Request::Status) => Answer::Status(Status { link: self.links.status(), ..(self.status)() }),
+            Ok(Request::Status) => Answer::Status(Status {
+                link: self.links.status(),
+                clients: self.links.connected(&self.replica),
+                ..(self.status)()
+            }),
             Ok(Request::Open) => Answer::Opened,
             Ok(Request::Sync) => match self.replica.sync_all() {
                 Ok(recno) => Answer::Synced { recno: recno.0 },

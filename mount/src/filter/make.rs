@@ -59,7 +59,10 @@ impl Filter {
         let parent = self.object(header.node)?;
         let name = self.name(parent, name)?;
         let caller = self.maker(header, umask, parent)?;
-        match self.replica.making_room(|| self.replica.create_file(&caller, parent, &name, mode & 0o7777)) {
+        match self
+            .replica
+            .making_room_by_evicting(|| self.replica.create_file(&caller, parent, &name, mode & 0o7777))
+        {
             Ok((met, file)) => self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file)),
             Err(error) if error.errno() == libc::EEXIST && flags & OFlags::EXCL.bits() == 0 => {
                 let met = self.replica.meet(parent, &name).map_err(told)?.ok_or(Errno::ENOENT)?;

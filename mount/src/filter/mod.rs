@@ -105,9 +105,9 @@ impl Filter {
         if self.replica.is_mapped(object) { Duration::ZERO } else { KEPT }
     }
 
-    /// Does what may need room on the host, which the attic gives up for it.
+    /// Does what may need room on the host, which the attic gives up for it, and then what others have.
     fn making_room<T>(&self, act: impl Fn() -> Result<T, mezzo_replica::Error>) -> Outcome<T> {
-        self.replica.making_room(act).map_err(told)
+        self.replica.making_room_by_evicting(act).map_err(told)
     }
 
     /// The object was changed. Where that was by a number that it had before it became another inode, the kernel is to ask again

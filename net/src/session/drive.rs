@@ -69,6 +69,8 @@ pub struct Standing {
     pub stuck: Option<Refused>,
     /// What it is waiting for, other than the connection.
     pub waiting: Option<String>,
+    /// The last answer to a question for a sign of life: its number, and the last record that the other had then.
+    pub answered: Option<(u64, Recno)>,
     /// Objects of a snapshot that are here, of how many.
     pub snapshot: Option<(u64, u64)>,
 }
@@ -254,6 +256,10 @@ impl Driver {
                 {
                     return;
                 }
+                if let Some(Body::Ping(_)) = message.body {
+                    // It is answered with what is durable now, of which this session may not have been told yet.
+                    self.tell(Event::Durable(self.hub.durable_now()));
+                }
                 self.tell(Event::Message(message));
             }
             Ok(Frame::Data(message)) => {
@@ -428,6 +434,7 @@ impl Driver {
             Note::Refused(refused) => standing.refused = Some(refused),
             Note::Stuck(Stop { refused }) => standing.stuck = Some(refused),
             Note::Waiting(why) => standing.waiting = Some(why),
+            Note::Answered(pong) => standing.answered = Some((pong.number, Recno(pong.last))),
             Note::CaughtUp => (standing.is_caught_up, standing.waiting) = (true, None),
             _ => {}
         });

@@ -36,10 +36,9 @@ impl Hub {
                 let Some(hub) = weak.upgrade() else { return };
                 // All that grew while the last sync was on its way is covered by one.
                 let replica = hub.replica.clone();
-                match tokio::task::spawn_blocking(move || replica.sync_log()).await {
-                    Ok(Ok(upto)) => hub.is_durable(upto),
-                    // Where the log can't be written, the replica tells so, and nothing more is sent.
-                    Ok(Err(_)) | Err(_) => {}
+                // Where the log can't be written, the replica tells so, and nothing more is sent.
+                if let Ok(Ok(upto)) = tokio::task::spawn_blocking(move || replica.sync_log()).await {
+                    hub.is_durable(upto);
                 }
             }
         });
@@ -51,6 +50,11 @@ impl Hub {
     /// How far the log is durable, from now on.
     pub fn durable(&self) -> watch::Receiver<Recno> {
         self.durable.subscribe()
+    }
+
+    /// Up to where it is durable now.
+    pub fn durable_now(&self) -> Recno {
+        *self.durable.borrow()
     }
 
     /// The log is durable up to this record.

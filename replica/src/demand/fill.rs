@@ -62,6 +62,8 @@ impl Replica {
                 }
                 Ok(Put::Done | Put::Overtaken) => {}
                 Ok(Put::Written | Put::Stopped) => return Err(FetchError::Stopped),
+                // It takes as much twice until it is in its place.
+                Err(FetchError::NoRoom(_)) if self.evict_for(2 * entry.attributes().size)? => {}
                 Err(error) => return Err(error),
             }
         }

@@ -19,10 +19,11 @@ use mezzo_core::tree::Tree;
 use mezzo_core::{Change, ObjectId, Origin, Place, Recno, Record, Who};
 
 use crate::Error;
+use crate::host::now;
 use crate::index::{Entry, View};
 use crate::log::Reader;
 use crate::perform::times;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 const DIRECTORY: &str = "snapshots";
 

@@ -180,7 +180,7 @@ fn open_own(root: &OwnedFd) -> io::Result<OwnedFd> {
 /// A fileset's id at random.
 fn new_fileset() -> io::Result<FilesetId> {
     let mut bytes = [0; 16];
-    random(&mut bytes)?;
+    host::random(&mut bytes)?;
     Ok(FilesetId(bytes))
 }
 
@@ -189,12 +189,7 @@ pub(crate) fn new_replica() -> io::Result<ReplicaId> {
     let mut bytes = [0; 8];
     // 0 is the root's: see ObjectId::ROOT.
     while u64::from_le_bytes(bytes) == ObjectId::ROOT.0.replica.0 {
-        random(&mut bytes)?;
+        host::random(&mut bytes)?;
     }
     Ok(ReplicaId(u64::from_le_bytes(bytes)))
-}
-
-fn random(bytes: &mut [u8]) -> io::Result<()> {
-    use std::io::Read;
-    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }

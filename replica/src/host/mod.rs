@@ -6,6 +6,7 @@ mod bare;
 mod fanotify;
 mod handle;
 mod identity;
+mod stand_in;
 mod stat;
 pub mod xattr;
 
@@ -21,6 +22,8 @@ pub use fanotify::Queue;
 pub(crate) use fanotify::{At, Event, Fanotify, events};
 pub use handle::{Handle, Volume};
 pub use identity::{Identity, Switched, as_author, may_switch, serve_users, set_umask, with_set_id_rights};
+pub use stand_in::StandIn;
+pub(crate) use stand_in::{host_now, now, process, random, sync_all};
 pub use stat::{HostId, Stat, stat, stat_entry};
 
 /// A name as system calls take it. Names hold no NUL.

@@ -193,7 +193,7 @@ impl Replica {
         }
         if !whole.is_empty() {
             // The marks stay until all bytes are durable.
-            rustix::fs::syncfs(self.fileset().root())?;
+            crate::host::sync_all(self.fileset().root())?;
         }
         for (object, version) in whole {
             self.settle_put((object, version))?;
@@ -215,7 +215,8 @@ impl Replica {
             Ok(source.bring(object, data.version, size, to)? && is_whole(to, size, data.digest)?)
         })?;
         let Some(file) = self.attic.file(data.version)?.filter(|_| brought) else { return Ok(None) };
-        let put = self.put_bytes((object, data.version), size, file.as_fd(), &Stop::default());
+        let from = host::reopen(file.as_fd(), OFlags::RDONLY)?;
+        let put = self.put_bytes((object, data.version), size, from.as_fd(), &Stop::default());
         self.attic.remove(data.version)?;
         Ok((put? == Put::Done).then_some((data.version, size)))
     }

@@ -137,7 +137,7 @@ impl Replica {
         let journal = Journal::begin(self.fileset().own(), records)?;
         let taken = self.take_all(records, None, how, audience)?;
         if taken.files > 0 {
-            rustix::fs::syncfs(self.fileset().root())?;
+            crate::host::sync_all(self.fileset().root())?;
         }
         self.sync_log()?;
         journal.end()?;
@@ -254,12 +254,12 @@ impl Replica {
                 },
                 Verdict::Conflict(_) | Verdict::Damaged(_) => break,
             };
+            if changes.is_empty() {
+                continue;
+            }
             for change in changes {
                 self.ensure_one_more()?;
                 self.commit_received(&mut order, record, change, Local::default())?;
-            }
-            if is_heard {
-                continue;
             }
             if let Change::Make { object, state, .. } = innermost(&record.change) {
                 made.push(Unmet { object: *object, made: state.attributes.ctime });
@@ -268,7 +268,7 @@ impl Replica {
             for object in self.moved_by(&record.change)? {
                 self.index.met(object, None, since)?;
             }
-            taken += 1;
+            taken += u64::from(!is_heard);
         }
         // The bytes that came with them may be gone, whatever the file's size and times are.
         for (object, data, _) in records.iter().filter_map(|record| data_of(&record.change)) {
