@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use mezzo_core::limits::RECORD_BYTES;
+use mezzo_core::permission;
 use mezzo_core::record::Displaced;
-use mezzo_core::{Change, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time};
+use mezzo_core::{Change, IdMapping, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time, Who};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -32,7 +33,7 @@ use crate::outdated::Outdated;
 use crate::perform::Caller;
 use crate::receive::touched_by;
 use crate::recover::{Recovered, Unmet};
-use crate::undo::innermost;
+use crate::undo::{Indexed, innermost};
 
 /// Bytes that the log must have room for before any operation begins: a large record, and then some.
 const ROOM: u64 = 512 << 10;
@@ -511,13 +512,34 @@ impl Replica {
         change: Change,
         local: Local,
     ) -> Result<Recno, Error> {
-        let record = record(&self.log, order.last, caller, change);
+        let mut record = record(&self.log, order.last, caller, change);
+        let mapping = &self.fileset.ids.mapping;
+        if *mapping != IdMapping::Same {
+            record.who = mapping.agent(&record.who, self.owner_before(&record.change)?);
+        }
         self.commit_record(order, &record, local)?;
         self.waiting.add(&record.change);
         if Arc::ptr_eq(&caller.who, &order.behalf.who) {
             self.outdated.add(&record.change);
         }
         Ok(record.recno)
+    }
+
+    /// Who may surely do it: owner and group of what is changed, or of the directory that loses or gets an entry; of something new,
+    /// its own.
+    fn owner_before(&self, change: &Change) -> Result<(u32, u32), Error> {
+        let object = match change {
+            Change::Make { state, .. } => return Ok((state.attributes.uid, state.attributes.gid)),
+            Change::Link { place, .. } => place.parent,
+            Change::Remove { place, .. } => place.parent,
+            Change::Rename { from, .. } => from.parent,
+            Change::Setattr { object, .. } | Change::Xattr { object, .. } | Change::Close { object, .. } => {
+                *object
+            }
+            _ => ObjectId::ROOT,
+        };
+        let entry = self.index.entry(object)?;
+        Ok(entry.map_or((0, 0), |entry| (entry.attributes().uid, entry.attributes().gid)))
     }
 
     /// As [`Replica::commit`], for a record that is made already.
@@ -540,6 +562,17 @@ impl Replica {
             listener();
         }
         Ok(())
+    }
+
+    /// Whether the user may do that, by what the log says; EACCES or EPERM where not.
+    pub fn expect_right(&self, who: &Who, need: permission::Need<'_>) -> Result<(), Error> {
+        match permission::lacks(who, need, &Indexed(&self.index))? {
+            None => Ok(()),
+            Some(denied) if ["search", "write"].contains(&denied.what) => {
+                Err(crate::error::refused(libc::EACCES))
+            }
+            Some(_) => Err(crate::error::refused(libc::EPERM)),
+        }
     }
 
     /// The entry of `object`; ESTALE where it is gone.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mezzo_core::mapping::{Mapper, Others, Toward};
 use mezzo_replica::undo::Audience;
 use mezzo_replica::{Caller, Replica};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -106,7 +107,22 @@ impl Daemon {
     fn may_ask(&self, stream: &UnixStream) -> io::Result<bool> {
         let caller = rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw();
         let owner = rustix::fs::fstat(self.replica.fileset().root())?.st_uid;
-        Ok(caller == 0 || caller == owner || caller == rustix::process::geteuid().as_raw())
+        let ids = &self.replica.fileset().ids;
+        let shown = ids.mapping.shown(ids.local);
+        let showing = Mapper { mapping: &shown, toward: Toward::Client, others: Others::Refused };
+        let is_owner = showing.user(owner) == Ok(caller);
+        Ok(caller == 0 || is_owner || caller == rustix::process::geteuid().as_raw())
+    }
+
+    /// Who asks, as the log has them. Root may do everything, also where it is nobody there.
+    fn in_log(&self, asker: &Caller) -> Result<Caller, Failure> {
+        let mapping = &self.replica.fileset().ids.mapping;
+        let doing = Mapper { mapping, toward: Toward::Server, others: Others::Refused };
+        match doing.who(&asker.who) {
+            Ok(who) => Ok(Caller { who: Arc::new(who), ..asker.clone() }),
+            Err(_) if asker.who.uid == 0 => Ok(asker.clone()),
+            Err(unmapped) => Err(Failure::Failed(unmapped.to_string())),
+        }
     }
 
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
@@ -121,10 +137,10 @@ impl Daemon {
                 Ok(recno) => Answer::Synced { recno: recno.0 },
                 Err(error) => Answer::Failed { message: error.to_string() },
             },
-            Ok(Request::Undo(wish)) => match wish.carry_out(&self.replica, asker, &*self.audience) {
-                Ok(report) => Answer::Undone(report),
-                Err(error) => Answer::Failed { message: error.to_string() },
-            },
+            Ok(Request::Undo(wish)) => answer(self.in_log(asker).and_then(|asker| {
+                let undone = wish.carry_out(&self.replica, &asker, &*self.audience);
+                undone.map(Answer::Undone).map_err(|error| Failure::Failed(error.to_string()))
+            })),
             Ok(Request::Reintegrate(wish)) => {
                 self.reintegrate(asker, |replica, audience| wish.carry_out(replica, audience))
             }

@@ -30,7 +30,7 @@ use crate::log::Reader;
 use crate::perform::Caller;
 use crate::replica::{Order, Replica};
 use journal::{Journal, Work};
-use present::Indexed;
+pub(crate) use present::Indexed;
 
 pub use selection::Selection;
 pub(crate) use selection::{innermost, subjects};
