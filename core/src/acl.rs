@@ -77,34 +77,86 @@ pub fn map_ids<E>(
     user: impl Fn(u32) -> Result<u32, E>,
     group: impl Fn(u32) -> Result<u32, E>,
 ) -> Result<Vec<u8>, E> {
-    let Some(entries) = acl.get(HEADER..).filter(|entries| entries.len().is_multiple_of(ENTRY)) else {
-        return Ok(acl.to_vec());
-    };
-    let mut mapped = Vec::with_capacity(entries.len() / ENTRY);
-    for entry in entries.chunks_exact(ENTRY) {
-        let tag = u16::from_le_bytes([entry[0], entry[1]]);
-        let permissions = [entry[2], entry[3]];
-        let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-        let id = match tag {
-            USER => user(id)?,
-            GROUP => group(id)?,
-            _ => id,
+    let Some(entries) = entries(acl) else { return Ok(acl.to_vec()) };
+    let mapped = entries.map(|entry| {
+        let id = match entry.tag {
+            USER => user(entry.id)?,
+            GROUP => group(entry.id)?,
+            _ => entry.id,
         };
-        mapped.push((tag, id, permissions));
+        Ok(Entry { id, ..entry })
+    });
+    Ok(written(acl, mapped.collect::<Result<_, E>>()?))
+}
+
+/// The ACL without the named users and groups that are none of these. What is no ACL stays as it is.
+pub fn only(acl: &[u8], user: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) -> Vec<u8> {
+    let Some(entries) = entries(acl) else { return acl.to_vec() };
+    written(acl, entries.filter(|entry| entry.is_among(&user, &group)).collect())
+}
+
+/// The ACL with those named users and groups of `other` that are none of these: who set it saw [`only`] the rest. One that names
+/// nobody and has no mask stays as it is, as it would be none with them; so does what is no ACL.
+pub fn with_others(
+    acl: &[u8],
+    other: &[u8],
+    user: impl Fn(u32) -> bool,
+    group: impl Fn(u32) -> bool,
+) -> Vec<u8> {
+    let has_mask = entries(acl).is_some_and(|mut entries| entries.any(|entry| entry.tag == MASK));
+    let (Some(own), Some(others)) = (entries(acl).filter(|_| has_mask), entries(other)) else {
+        return acl.to_vec();
+    };
+    let mut all: Vec<Entry> = own.chain(others.filter(|entry| !entry.is_among(&user, &group))).collect();
+    // As Linux wants the kinds to follow each other; their tags are in that order.
+    all.sort_by_key(|entry| entry.tag);
+    written(acl, all)
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    tag: u16,
+    permissions: [u8; 2],
+    id: u32,
+}
+
+impl Entry {
+    /// Whether it names one of these, or nobody.
+    fn is_among(&self, user: &impl Fn(u32) -> bool, group: &impl Fn(u32) -> bool) -> bool {
+        match self.tag {
+            USER => user(self.id),
+            GROUP => group(self.id),
+            _ => true,
+        }
     }
+}
+
+/// `None` where the bytes are no ACL.
+fn entries(acl: &[u8]) -> Option<impl Iterator<Item = Entry> + '_> {
+    let entries = acl.get(HEADER..).filter(|entries| entries.len().is_multiple_of(ENTRY))?;
+    Some(entries.chunks_exact(ENTRY).map(|entry| Entry {
+        tag: u16::from_le_bytes([entry[0], entry[1]]),
+        permissions: [entry[2], entry[3]],
+        id: u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]),
+    }))
+}
+
+/// The bytes of these entries, below the head of `acl`.
+fn written(acl: &[u8], mut entries: Vec<Entry>) -> Vec<u8> {
     // Named entries of one kind stand together, sorted by id (`posix_acl_valid` asks for the first, setfacl for the second).
-    for named in
-        mapped.chunk_by_mut(|one, next| one.0 == next.0).filter(|run| [USER, GROUP].contains(&run[0].0))
+    for named in entries
+        .chunk_by_mut(|one, next| one.tag == next.tag)
+        .filter(|run| [USER, GROUP].contains(&run[0].tag))
     {
-        named.sort_by_key(|(_, id, _)| *id);
+        named.sort_by_key(|entry| entry.id);
     }
     let mut bytes = acl[..HEADER].to_vec();
-    for (tag, id, permissions) in mapped {
+    for Entry { tag, permissions, id } in entries {
         bytes.extend(tag.to_le_bytes());
         bytes.extend(permissions);
         bytes.extend(id.to_le_bytes());
     }
-    Ok(bytes)
+    bytes
 }
 
 #[cfg(test)]
@@ -138,5 +190,37 @@ mod tests {
             follow_mode(&mut strange, 0);
             assert_eq!(strange, before);
         }
+    }
+
+    /// An ACL that names these.
+    fn named(users: &[u32], groups: &[u32]) -> Vec<u8> {
+        let mut bytes = 2u32.to_le_bytes().to_vec();
+        let mut add = |tag: u16, id: u32| {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(6u16.to_le_bytes());
+            bytes.extend(id.to_le_bytes());
+        };
+        add(USER_OBJ, u32::MAX);
+        users.iter().for_each(|id| add(USER, *id));
+        add(GROUP_OBJ, u32::MAX);
+        groups.iter().for_each(|id| add(GROUP, *id));
+        add(MASK, u32::MAX);
+        add(OTHER, u32::MAX);
+        bytes
+    }
+
+    #[test]
+    fn who_is_not_seen_stays_when_the_rest_is_set() {
+        let (user, group) = (|id| id < 10, |id| id < 20);
+        let all = named(&[5, 12, 13], &[7, 21]);
+        let seen = only(&all, user, group);
+        assert_eq!(seen, named(&[5], &[7]));
+        assert_eq!(with_others(&seen, &all, user, group), all);
+        let changed = named(&[6], &[]);
+        assert_eq!(with_others(&changed, &all, user, group), named(&[6, 12, 13], &[21]));
+        let bare = acl(&[(USER_OBJ, 6), (GROUP_OBJ, 4), (OTHER, 4)]);
+        assert_eq!(with_others(&bare, &all, user, group), bare);
+        assert_eq!(with_others(&changed, b"none", user, group), changed);
+        assert_eq!(only(b"none", user, group), b"none");
     }
 }

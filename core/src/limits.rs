@@ -32,6 +32,9 @@ pub const REASON_BYTES: usize = 4 << 10;
 /// differ, their ids are better made the same. The text of a full mapping has some 50 KiB.
 pub const MAPPED_IDS: usize = 1024;
 
+/// Replicas whose records a tree has.
+pub const HEADS: usize = 64 << 10;
+
 /// Bytes of a whole record. Some hosts (xfs) hold extended attributes of many MiB in one inode; beyond this a record can't
 /// be written and the operation that would need it is refused.
 pub const RECORD_BYTES: usize = 16 << 20;

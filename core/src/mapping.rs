@@ -98,8 +98,8 @@ pub enum Others {
 
 /// A mapping, one way.
 ///
-/// With [`IdMapping::All`], toward the server everybody is the one user and group, and toward the client nothing changes: users
-/// see whose the objects are on the server. A change of owner is to be refused there before it comes to this.
+/// With [`IdMapping::All`], toward the server everybody is the one user and group, and toward the client nothing changes; what
+/// users of one machine see instead, [`IdMapping::shown`] says. A change of owner is to be refused there before it comes to this.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapper<'a> {
     /// Between which ids.
@@ -187,6 +187,50 @@ impl IdMapping {
     /// Whether owners can be changed through it: not where all are one.
     pub fn has_owners(&self) -> bool {
         !matches!(self, IdMapping::All { .. })
+    }
+
+    /// Whether a user of the server may act for somebody on the client.
+    pub fn has_user(&self, id: u32) -> bool {
+        match self {
+            IdMapping::Same => true,
+            IdMapping::All { uid, .. } => id == *uid,
+            IdMapping::Table { users, .. } => users.look_up(Toward::Client, id).is_some(),
+        }
+    }
+
+    /// Whether a group of the server is one that the client's users can be in.
+    pub fn has_group(&self, id: u32) -> bool {
+        match self {
+            IdMapping::Same => true,
+            IdMapping::All { gid, .. } => id == *gid,
+            IdMapping::Table { groups, .. } => groups.look_up(Toward::Client, id).is_some(),
+        }
+    }
+
+    /// As whose users of one machine see the objects. Where all are one, the objects of that one are shown as those of `local`,
+    /// a user and a group of the machine, or they could do nothing with what they made; those of others are nobody's.
+    pub fn shown(&self, local: (u32, u32)) -> IdMapping {
+        let &IdMapping::All { uid, gid } = self else { return self.clone() };
+        let pair = |local, server| Table { pairs: vec![(local, server)], back: vec![(server, local)] };
+        IdMapping::Table { users: pair(local.0, uid), groups: pair(local.1, gid) }
+    }
+
+    /// Who did something for a client's machine that none of its users did, such as taking in what was changed behind the mount:
+    /// `who`, where the mapping names them. Else the `owner` of what was changed, or the first that the mapping names.
+    pub fn agent(&self, who: &Who, owner: (u32, u32)) -> Who {
+        if self.has_user(who.uid) && self.has_group(who.gid) {
+            return who.clone();
+        }
+        let first = |table: &Table| table.back.first().map(|pair| pair.0);
+        let (uid, gid) = match self {
+            IdMapping::Same => (who.uid, who.gid),
+            IdMapping::All { uid, gid } => (*uid, *gid),
+            IdMapping::Table { users, groups } => (
+                Some(owner.0).filter(|id| self.has_user(*id)).or_else(|| first(users)).unwrap_or(who.uid),
+                Some(owner.1).filter(|id| self.has_group(*id)).or_else(|| first(groups)).unwrap_or(who.gid),
+            ),
+        };
+        Who { uid, gid, groups: Vec::new(), ..who.clone() }
     }
 }
 
@@ -371,6 +415,31 @@ mod tests {
             assert_eq!((mapper.user(user.0), mapper.group(group.0)), (user.1, group.1), "{mapper:?}");
         }
         assert_eq!([&table, &all].map(IdMapping::has_owners), [true, false]);
+    }
+
+    #[test]
+    fn where_all_are_one_that_one_is_shown_as_somebody_here() {
+        let all = IdMapping::All { uid: 7, gid: 8 };
+        assert_eq!(all.shown((1000, 100)).to_string(), "table:u1000=7,g100=8");
+        let table: IdMapping = "table:u1=2,g3=4".parse().unwrap();
+        assert_eq!(table.shown((1000, 100)), table);
+        assert_eq!(IdMapping::Same.shown((1000, 100)), IdMapping::Same);
+    }
+
+    #[test]
+    fn what_no_user_did_is_done_as_somebody_that_the_mapping_names() {
+        let program = Who { pid: 5, program: (*b"mezzo").into(), ..Who::default() };
+        let owner = (2000, 200);
+        for (mapping, uid, gid) in [
+            ("same", 0, 0),
+            ("all:7:8", 7, 8),
+            ("table:u0=0,g0=0,u1=2000,g1=200", 0, 0),
+            ("table:u1=2000,g1=200,u2=5,g2=6", 2000, 200),
+            ("table:u2=5,g2=6,g3=4", 5, 4),
+        ] {
+            let agent = mapping.parse::<IdMapping>().unwrap().agent(&program, owner);
+            assert_eq!((agent.uid, agent.gid, agent.pid), (uid, gid, 5), "{mapping}");
+        }
     }
 
     #[test]

@@ -37,6 +37,41 @@ pub fn judge<P: Present>(who: &Who, change: &Change, present: &P) -> Result<Opti
     }
 }
 
+/// Something that a user is about to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Need<'a> {
+    /// Add an entry to the directory.
+    Entry(ObjectId),
+    /// Take the object from its place.
+    Take(ObjectId, &'a Place),
+    /// What only an object's owner may do.
+    Own(ObjectId),
+    /// Write the object's data.
+    Write(ObjectId),
+    /// What only root may do.
+    Root(ObjectId),
+}
+
+/// What a user may not do of what they are about to; `None` where they may.
+pub fn lacks<P: Present>(who: &Who, need: Need<'_>, present: &P) -> Result<Option<Denied>, P::Error> {
+    if who.uid == 0 {
+        return Ok(None);
+    }
+    let judge = Judge { who, present };
+    let judged = match need {
+        Need::Entry(directory) => judge.may_change_entries(directory),
+        Need::Take(object, place) => judge.may_take(object, place),
+        Need::Own(object) => judge.may_reach(object).and_then(|()| judge.owns(object)),
+        Need::Write(object) => judge.may_reach(object).and_then(|()| judge.may_write(object)),
+        Need::Root(object) => judge.expect(false, "root", object),
+    };
+    match judged {
+        Ok(()) => Ok(None),
+        Err(Out::Denied(denied)) => Ok(Some(denied)),
+        Err(Out::Error(error)) => Err(error),
+    }
+}
+
 struct Judge<'a, P> {
     who: &'a Who,
     present: &'a P,

@@ -186,6 +186,18 @@ pub enum Change {
         /// The last record of the epoch before, where that is known.
         ended_at: Recno,
     },
+    /// The log begins with what the tree of another replica was at a record, in place of all records before: the `records` that
+    /// follow make it, and have as origin that of the object they make. It is the first record of its log.
+    Snapshot {
+        /// The replica whose log it stands for.
+        of: ReplicaId,
+        /// The last record of that log which the tree has.
+        at: Recno,
+        /// How many records make the tree.
+        records: u64,
+        /// Of each replica whose records the tree has, the newest: at most 64 Ki.
+        heads: Box<[Origin]>,
+    },
     /// A change that takes an earlier record back.
     UndoOf {
         /// Which.
@@ -267,6 +279,7 @@ impl Change {
             Change::Amend { .. } => "amend",
             Change::Alias { .. } => "alias",
             Change::Epoch { .. } => "epoch",
+            Change::Snapshot { .. } => "snapshot",
             Change::UndoOf { .. } => "undo",
         }
     }

@@ -273,6 +273,7 @@ impl<P: Present> Checking<'_, P> {
             }
             Change::Digest { .. } | Change::Noop => Ok(Vec::new()),
             Change::UndoOf { change, .. } => self.check(change),
+            Change::Snapshot { .. } => damaged("a snapshot is for a replica that has no records"),
             Change::Disable { .. } | Change::Amend { .. } | Change::Alias { .. } | Change::Epoch { .. } => {
                 damaged("a record of this kind is for the log that it stands in alone")
             }

@@ -180,7 +180,7 @@ pub fn count(change: &Change) -> usize {
     match change {
         Change::Rename { displaced: Displaced::Replaced(_), .. } => 2,
         Change::UndoOf { change, .. } => count(change),
-        Change::Digest { .. } | Change::Noop | Change::Epoch { .. } => 0,
+        Change::Digest { .. } | Change::Noop | Change::Epoch { .. } | Change::Snapshot { .. } => 0,
         _ => 1,
     }
 }
@@ -303,7 +303,9 @@ impl<P: Present> Taking<'_, P> {
                 Ok(vec![Action::Xattr { object: *object, name: name.clone(), value, mode }])
             }
             Change::UndoOf { change, .. } => self.invert(change),
-            Change::Digest { .. } | Change::Noop | Change::Epoch { .. } => Ok(Vec::new()),
+            Change::Digest { .. } | Change::Noop | Change::Epoch { .. } | Change::Snapshot { .. } => {
+                Ok(Vec::new())
+            }
             Change::Disable { .. } | Change::Amend { .. } | Change::Alias { .. } => {
                 Err(Trouble::Obstacle(Obstacle::Kind))
             }

@@ -24,6 +24,9 @@ pub struct Wanted {
     pub posix_locks: bool,
     /// flock(2) locks are ours to keep.
     pub flock_locks: bool,
+    /// Nodes are reached by file handles that lead to their ids and generations, also those that the kernel has forgotten:
+    /// it looks up "." in them, and ".." in directories.
+    pub export_support: bool,
     /// The kernel collects writes.
     pub writeback_cache: bool,
     /// O_TRUNC comes with OPEN; else as SETATTR before it.
@@ -74,6 +77,7 @@ impl Default for Wanted {
             no_opendir: false,
             posix_locks: false,
             flock_locks: false,
+            export_support: false,
             writeback_cache: false,
             atomic_o_trunc: false,
             explicit_invalidation: false,
@@ -109,6 +113,7 @@ pub struct Granted {
     pub no_opendir: bool,
     pub posix_locks: bool,
     pub flock_locks: bool,
+    pub export_support: bool,
     pub writeback_cache: bool,
     pub atomic_o_trunc: bool,
     pub explicit_invalidation: bool,
@@ -199,6 +204,7 @@ fn asked(wanted: &Wanted, io_uring: bool) -> u64 {
         (wanted.readdirplus && wanted.readdirplus_auto, init::READDIRPLUS_AUTO),
         (wanted.posix_locks, init::POSIX_LOCKS),
         (wanted.flock_locks, init::FLOCK_LOCKS),
+        (wanted.export_support, init::EXPORT_SUPPORT),
         (wanted.writeback_cache && !wanted.passthrough, init::WRITEBACK_CACHE),
         (wanted.atomic_o_trunc, init::ATOMIC_O_TRUNC),
         (wanted.explicit_invalidation, init::EXPLICIT_INVAL_DATA),
@@ -236,6 +242,7 @@ fn granted(
         no_opendir: wanted.no_opendir && has(init::NO_OPENDIR_SUPPORT),
         posix_locks: has(init::POSIX_LOCKS),
         flock_locks: has(init::FLOCK_LOCKS),
+        export_support: has(init::EXPORT_SUPPORT),
         writeback_cache: has(init::WRITEBACK_CACHE),
         atomic_o_trunc: has(init::ATOMIC_O_TRUNC),
         explicit_invalidation: has(init::EXPLICIT_INVAL_DATA),

@@ -285,6 +285,25 @@ fn an_interrupted_deferred_was_answered_with_eintr() {
 }
 
 #[test]
+fn a_claimed_deferred_is_answered_by_no_signal() {
+    let mut bench = Bench::new();
+    let (deferred, _) = bench.reply(OPEN).later_killable();
+    let claimed = deferred.claim().expect("no signal was there");
+    bench.interrupts.interrupt(8);
+    assert!(!claimed.is_interrupted());
+    let _ = claimed.empty();
+    assert_eq!(bench.answer(), (0, vec![]));
+    let mut bench = Bench::new();
+    let (deferred, _) = bench.reply(OPEN).later();
+    bench.interrupts.interrupt(8);
+    assert!(deferred.claim().is_none());
+    assert_eq!(bench.answer(), (-4, vec![]), "once");
+    let mut bench = Bench::new();
+    drop(bench.reply(OPEN).later().0.claim());
+    assert_eq!(bench.answer(), (-5, vec![]));
+}
+
+#[test]
 fn a_request_in_hand_sees_its_interrupt() {
     let mut bench = Bench::new();
     bench.interrupts.interrupt(8);

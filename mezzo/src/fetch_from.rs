@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mezzo_core::tree::Tree;
 use mezzo_core::{DataVersion, ObjectId, Recno};
@@ -12,7 +11,7 @@ use mezzo_replica::FilesetId;
 use mezzo_replica::demand::{FetchError, Stop, Upstream, Wanted};
 use mezzo_replica::log::Reader;
 use mezzo_replica::versions::{self, Kept, Source};
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::Failure;
 use crate::find::{self, Found};
@@ -20,15 +19,25 @@ use crate::find::{self, Found};
 /// How long the other replica's daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Threads that may wait for a daemon that does not answer.
-const WAITING: usize = 4;
+/// Threads that wait for the daemon's answer at a time.
+const CONTACTS: usize = 4;
+
+/// How often who waits for one of them looks whether to go on waiting.
+const LOOKED_FOR: Duration = Duration::from_millis(20);
 
 /// The other replica.
 pub struct FetchFrom {
     path: PathBuf,
     fileset: FilesetId,
     known: RwLock<Option<Known>>,
-    waiting: Arc<AtomicUsize>,
+    /// Contacts that are being made.
+    contacts: Arc<Contacts>,
+}
+
+#[derive(Default)]
+struct Contacts {
+    made: Mutex<usize>,
+    ended: Condvar,
 }
 
 /// What is known of it.
@@ -38,15 +47,16 @@ struct Known {
     last: Recno,
     /// Where its data was then.
     source: Source,
+    /// What paths in that lead through.
+    _found: Found,
 }
 
 impl FetchFrom {
     /// The replica at `path`, for one of `fileset`. It need not be there yet, but what is there must be one.
     pub fn new(path: &Path, fileset: FilesetId) -> Result<FetchFrom, Failure> {
         let path = std::path::absolute(path)?;
-        let from =
-            FetchFrom { path, fileset, known: RwLock::default(), waiting: Arc::new(AtomicUsize::new(0)) };
-        match from.look(&Stop::default()) {
+        let from = FetchFrom { path, fileset, known: RwLock::default(), contacts: Arc::default() };
+        match from.look(&Stop::default(), false) {
             Ok(()) | Err(FetchError::Offline | FetchError::Unreachable(_)) => Ok(from),
             Err(error) => {
                 let path = from.path.display();
@@ -55,9 +65,9 @@ impl FetchFrom {
         }
     }
 
-    /// Finds it, and takes in what its log has more than is known.
-    fn look(&self, stop: &Stop) -> Result<(), FetchError> {
-        let found = self.contact(stop)?;
+    /// Finds it, and takes in what its log has more than is known. With `sync`, its daemon records what was written there before.
+    fn look(&self, stop: &Stop, sync: bool) -> Result<(), FetchError> {
+        let found = self.contact(stop, sync)?;
         let failed = |error: &dyn std::fmt::Display| FetchError::Unreachable(error.to_string());
         let reader = Reader::open(&found.own_path("kml")).map_err(|error| failed(&error))?;
         if reader.fileset() != self.fileset.0 {
@@ -77,32 +87,41 @@ impl FetchFrom {
             tree.apply(&record).map_err(|error| failed(&error))?;
             last = record.recno;
         }
-        *known = Some(Known { tree, last, source });
+        *known = Some(Known { tree, last, source, _found: found });
         Ok(())
     }
 
-    /// Finds it, and has its daemon record what was written there. Nothing that is done to this end can be ended from here, so
-    /// that it is done on another thread.
-    fn contact(&self, stop: &Stop) -> Result<Found, FetchError> {
+    /// Finds it. Nothing that is done to this end can be ended from here, so that it is done on another thread.
+    fn contact(&self, stop: &Stop, sync: bool) -> Result<Found, FetchError> {
+        let until = Instant::now() + PATIENCE;
         let unanswered = || FetchError::Unreachable(format!("{} does not answer", self.path.display()));
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(unanswered());
+        {
+            let mut made = self.contacts.made.lock();
+            while *made >= CONTACTS {
+                self.contacts.ended.wait_for(&mut made, LOOKED_FOR);
+                if stop.is_stopped() {
+                    return Err(FetchError::Stopped);
+                }
+                if Instant::now() >= until {
+                    return Err(unanswered());
+                }
+            }
+            *made += 1;
         }
         let (answer, answered) = channel();
-        let (path, waiting, contacted) = (self.path.clone(), self.waiting.clone(), answer.clone());
+        let (path, contacts, contacted) = (self.path.clone(), self.contacts.clone(), answer.clone());
         let contact = move || {
-            let found = find(&path);
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            let found = find(&path, sync);
+            contacts.end();
             // Nobody may wait any more.
             let _ = contacted.send(Some(found));
         };
         if let Err(error) = std::thread::Builder::new().name("contact".into()).spawn(contact) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.contacts.end();
             return Err(error.into());
         }
         stop.when_stopped(move || drop(answer.send(None)));
-        match answered.recv_timeout(PATIENCE) {
+        match answered.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Some(found)) => found,
             Ok(None) => Err(FetchError::Stopped),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(unanswered()),
@@ -121,8 +140,15 @@ impl FetchFrom {
     }
 }
 
-/// The replica at a path, with everything recorded there.
-fn find(path: &Path) -> Result<Found, FetchError> {
+impl Contacts {
+    fn end(&self) {
+        *self.made.lock() -= 1;
+        self.ended.notify_all();
+    }
+}
+
+/// The replica at a path; with `sync`, with everything recorded there.
+fn find(path: &Path, sync: bool) -> Result<Found, FetchError> {
     if !path.exists() {
         return Err(FetchError::Offline);
     }
@@ -137,16 +163,20 @@ fn find(path: &Path) -> Result<Found, FetchError> {
     if !found.inside.as_os_str().is_empty() {
         return Err(FetchError::Offline);
     }
-    found.sync().map_err(words)?;
+    if sync {
+        found.sync().map_err(words)?;
+    }
+    found.daemon = None;
     Ok(found)
 }
 
 impl Upstream for FetchFrom {
     fn fetch(&self, wanted: &Wanted<'_>) -> Result<(), FetchError> {
-        self.look(wanted.stop)?;
-        if wanted.stop.is_stopped() {
-            return Err(FetchError::Stopped);
+        self.look(wanted.stop, false)?;
+        if self.copy(wanted)?.is_ok() {
+            return Ok(());
         }
+        self.look(wanted.stop, true)?;
         self.copy(wanted)?.map_err(|why| FetchError::Superseded(why.to_owned()))
     }
 
@@ -156,7 +186,7 @@ impl Upstream for FetchFrom {
             let kept = |known: &Known| versions::kept(&known.tree, object, version, &known.source);
             known.as_ref().is_some_and(|known| matches!(kept(known), Ok(Ok(Kept::Tree))))
         };
-        has_it() || self.look(&Stop::default()).is_ok() && has_it()
+        has_it() || self.look(&Stop::default(), true).is_ok() && has_it()
     }
 
     fn describe(&self) -> String {

@@ -144,22 +144,6 @@ fn of_fileset(entry: Entry) -> Option<MountedAt> {
     (entry.kind == "fuse.mezzo").then_some(MountedAt { mountpoint: entry.mountpoint, replica })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts_are_found_in_the_table() {
-        let id = "abababababababab";
-        let line = format!("42 27 0:53 / /tmp/a\\040b-c rw,nosuid - fuse.mezzo mezzo:{id} rw,user_id=0");
-        let found = |line: &str| mount_table::parse(line.as_bytes()).and_then(of_fileset);
-        let mount = found(&line).unwrap();
-        assert_eq!(mount.mountpoint, Path::new("/tmp/a b-c"));
-        assert_eq!(mount.replica.to_string(), id);
-        assert_eq!(found(&line.replace("fuse.mezzo", "fuse.other")), None);
-    }
-}
-
 /// The daemon that has the fileset of `path` open, mounted or offered; `None` where nobody has.
 pub fn daemon(path: &Path) -> Result<Option<Client>, Failure> {
     let path = std::path::absolute(path)?;
@@ -175,4 +159,20 @@ pub fn daemon(path: &Path) -> Result<Option<Client>, Failure> {
 pub fn daemon_of(path: &Path, hint: &str) -> Result<Client, Failure> {
     let none = || Failure::Failed(format!("no daemon has {} open: {hint}", path.display()));
     daemon(path)?.ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_found_in_the_table() {
+        let id = "abababababababab";
+        let line = format!("42 27 0:53 / /tmp/a\\040b-c rw,nosuid - fuse.mezzo mezzo:{id} rw,user_id=0");
+        let found = |line: &str| mount_table::parse(line.as_bytes()).and_then(of_fileset);
+        let mount = found(&line).unwrap();
+        assert_eq!(mount.mountpoint, Path::new("/tmp/a b-c"));
+        assert_eq!(mount.replica.to_string(), id);
+        assert_eq!(found(&line.replace("fuse.mezzo", "fuse.other")), None);
+    }
 }

@@ -49,6 +49,12 @@ impl Links {
         upstream.map(|upstream| upstream.status())
     }
 
+    /// How many clients are connected, where it is offered to any.
+    pub fn connected(&self, replica: &Replica) -> Option<u64> {
+        let server = self.offer.get()?.server.lock();
+        server.as_ref()?.served(fileset_of(replica)).map(|served| served.connected() as u64)
+    }
+
     /// Ends the connection to the server.
     pub fn end(&self) {
         *self.upstream.lock() = None;

@@ -8,6 +8,7 @@ mod behind;
 mod emptying;
 mod filter;
 mod handles;
+mod ids;
 mod nodes;
 mod serve;
 mod who;

@@ -18,6 +18,7 @@ use crate::audience::Users;
 use crate::behind::{Behind, Look};
 use crate::filter::Filter;
 use crate::handles::Handles;
+use crate::ids::Ids;
 use crate::nodes::Nodes;
 use crate::who::WhoIs;
 
@@ -112,6 +113,7 @@ impl Mount {
         let backings = access.passthrough.then(|| session.backings());
         let filter = Arc::new_cyclic(|me| Filter {
             me: me.clone(),
+            ids: Ids::new(&replica.fileset().ids),
             replica,
             nodes: Nodes::new(),
             handles: Handles::default(),

@@ -186,6 +186,11 @@ impl Served {
             .max_by_key(|replica: &ReplicaId| self.hub.replica.index().received_from(*replica))
     }
 
+    /// How many clients are connected.
+    pub fn connected(&self) -> usize {
+        self.live.lock().len()
+    }
+
     /// The clients of this fileset.
     pub fn clients(&self, identity: &ServerIdentity) -> Vec<ClientStatus> {
         let live = self.live.lock();

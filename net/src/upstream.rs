@@ -1,5 +1,6 @@
 //! A client's connection to its server: made, made again when it is lost, and what people want to know of it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use mezzo_core::session::message::{Body, Ping, Refused};
 use mezzo_core::session::{Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, ObjectId, Recno, Record, ReplicaId};
 use mezzo_replica::Replica;
+use mezzo_replica::fileset::Ids;
 use mezzo_replica::undo::Audience;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -143,6 +145,7 @@ impl Upstream {
         let directory = replica.fileset().own_path(DIRECTORY);
         let identity = ClientIdentity::open(&directory, Arc::new(SystemClock))?;
         let position = read_position(&directory);
+        note_mapping(&replica, &identity)?;
         let server = identity.addresses().first().map(ToString::to_string).unwrap_or_default();
         let shared = Arc::new(Shared {
             replica: replica.clone(),
@@ -348,6 +351,16 @@ impl Shared {
     }
 }
 
+/// What the server said last of the mapping counts when the fileset is opened next.
+fn note_mapping(replica: &Replica, identity: &ClientIdentity) -> io::Result<()> {
+    let fileset = replica.fileset();
+    if fileset.ids.mapping == *identity.mapping() {
+        return Ok(());
+    }
+    mezzo_replica::say!("mezzo: the server maps ids in another way: that counts from the next mount on");
+    Ids { mapping: identity.mapping().clone(), ..fileset.ids.clone() }.write(fileset.own())
+}
+
 fn read_position(directory: &Path) -> Position {
     let text = std::fs::read_to_string(directory.join(POSITION)).unwrap_or_default();
     toml::from_str(&text).unwrap_or_default()
@@ -433,10 +446,13 @@ async fn connect(
     hub: &Arc<Hub>,
     identity: &mut ClientIdentity,
 ) -> Result<Ended, String> {
-    if identity.wants_renewal()
-        && let Err(error) = renew(identity).await
-    {
-        mezzo_replica::say!("mezzo: could not renew the certificate for the server: {error}");
+    if identity.wants_renewal() {
+        match renew(identity).await {
+            Ok(()) => note_mapping(&shared.replica, identity).map_err(|error| error.to_string())?,
+            Err(error) => {
+                mezzo_replica::say!("mezzo: could not renew the certificate for the server: {error}");
+            }
+        }
     }
     let mut wanted = shared.wanted.subscribe();
     let stream = tokio::select! {
@@ -454,7 +470,7 @@ async fn connect(
     let rules = Arc::new(ClientRules { shared: shared.clone() });
     let session = Session {
         hub: hub.clone(),
-        role: Role::Client { takes_snapshot: false },
+        role: Role::Client { takes_snapshot: true },
         fetches: shared.fetches.clone(),
         rules,
         events,

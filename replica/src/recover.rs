@@ -13,11 +13,12 @@ use std::os::fd::AsFd;
 use mezzo_core::{Kind, ObjectId, Recno};
 
 use crate::Error;
+use crate::host::host_now;
 use crate::lml::{InFlight, Operation, Writer};
 use crate::meet::Met;
 use crate::perform::Caller;
 use crate::receive::Logged;
-use crate::replica::{Order, Replica, host_now};
+use crate::replica::{Order, Replica};
 
 /// How the last use ended, and what was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

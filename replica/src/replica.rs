@@ -8,21 +8,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use mezzo_core::limits::RECORD_BYTES;
+use mezzo_core::permission;
 use mezzo_core::record::Displaced;
-use mezzo_core::{Change, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time};
+use mezzo_core::{Change, IdMapping, Kind, Name, ObjectId, Origin, Place, Recno, Record, Time, Who};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::time::ClockId;
 
 use crate::Error;
 use crate::attic::Attic;
 use crate::body::{self, Another, Body, Facts, NewId, take_new_id};
-use crate::demand::{Demand, Pins};
+use crate::demand::{Demand, Evictions, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
 use crate::host::HostId;
-use crate::host::{self, Volume};
+use crate::host::{self, Volume, host_now, now};
 use crate::index::{Entry, Index, Local};
 use crate::inodes::Inodes;
 use crate::lml::{InFlight, Lml, Operation, boot_id};
@@ -33,7 +33,7 @@ use crate::outdated::Outdated;
 use crate::perform::Caller;
 use crate::receive::touched_by;
 use crate::recover::{Recovered, Unmet};
-use crate::undo::innermost;
+use crate::undo::{Indexed, innermost};
 
 /// Bytes that the log must have room for before any operation begins: a large record, and then some.
 const ROOM: u64 = 512 << 10;
@@ -70,6 +70,7 @@ pub struct Replica {
     pub(crate) waiting: Waiting,
     pub(crate) demand: Demand,
     pub(crate) pins: Pins,
+    pub(crate) evictions: Evictions,
     /// When nothing was found that could be evicted.
     pub(crate) nothing_to_evict: Mutex<Option<Instant>>,
     /// What users may have been told, and is not so any more.
@@ -78,6 +79,8 @@ pub struct Replica {
     durable: AtomicU64,
     broken: OnceLock<String>,
     trouble: Mutex<Trouble>,
+    /// Up to where the records of the snapshot go that the log begins with; 0 where it begins with none.
+    pub(crate) snapshot_end: AtomicU64,
     /// Who is told that the log has grown.
     pub(crate) listener: RwLock<Option<Listener>>,
     /// Whether what was in flight at the last use is in order.
@@ -201,6 +204,8 @@ impl Replica {
         let (inodes, known) = Inodes::open(&fileset.own_path("inodes"))?;
         let demand = Demand::open(fileset.own())?;
         let pins = Pins::open(fileset.own())?;
+        let snapshot_end = crate::exchange::end_of(&log.reader()?)?;
+        let (evictions, evicted) = Evictions::open(&fileset.own_path("evicted"))?;
         let begun = host_now();
         let attic = Attic::open(fileset.own(), fileset.config.attic.clone())?;
         let lml = Lml::begin(&path, fileset.config.replica, boot, &in_flight, begun)?;
@@ -223,11 +228,13 @@ impl Replica {
             waiting: Waiting::default(),
             demand,
             pins,
+            evictions,
             nothing_to_evict: Mutex::default(),
             outdated: Outdated::default(),
             durable: AtomicU64::new(last.0),
             broken: OnceLock::new(),
             trouble: Mutex::default(),
+            snapshot_end: AtomicU64::new(snapshot_end.0),
             listener: RwLock::default(),
             in_order: AtomicBool::new(false),
             _lock: lock,
@@ -242,6 +249,7 @@ impl Replica {
             replica.adopt_all(&made, is_elsewhere)?;
             replica.settle_caught_up(&received)?;
             replica.find_lost(&changed_here)?;
+            replica.settle_evicted(&evicted)?;
         }
         if facts.told.as_ref() != Some(&facts.here) || new_id.is_some() {
             replica.make_index_durable()?;
@@ -332,7 +340,7 @@ impl Replica {
     /// Records what was written to files that are open, and makes everything durable; tells up to which record.
     pub fn sync_all(&self) -> Result<Recno, Error> {
         self.record_unseen_writes(&Caller::program())?;
-        rustix::fs::syncfs(self.fileset.root())?;
+        host::sync_all(self.fileset.root())?;
         self.sync_log()
     }
 
@@ -376,7 +384,7 @@ impl Replica {
         // In order, as what was received has its own ctimes only once it is settled.
         let order = self.order.lock();
         // What was noted before the layer is taken is in the layer.
-        let noted = self.inodes.noted();
+        let (noted, evicted) = (self.inodes.noted(), self.evictions.noted());
         let applied = self.index.applied();
         self.index.write_behind_after(true, || {
             drop(order);
@@ -385,6 +393,7 @@ impl Replica {
         })?;
         self.durable.store(applied.0, Ordering::Relaxed);
         let _order = self.order.lock();
+        self.evictions.forget(evicted)?;
         Ok(self.inodes.forget(noted)?)
     }
 
@@ -503,13 +512,34 @@ impl Replica {
         change: Change,
         local: Local,
     ) -> Result<Recno, Error> {
-        let record = record(&self.log, order.last, caller, change);
+        let mut record = record(&self.log, order.last, caller, change);
+        let mapping = &self.fileset.ids.mapping;
+        if *mapping != IdMapping::Same {
+            record.who = mapping.agent(&record.who, self.owner_before(&record.change)?);
+        }
         self.commit_record(order, &record, local)?;
         self.waiting.add(&record.change);
         if Arc::ptr_eq(&caller.who, &order.behalf.who) {
             self.outdated.add(&record.change);
         }
         Ok(record.recno)
+    }
+
+    /// Who may surely do it: owner and group of what is changed, or of the directory that loses or gets an entry; of something new,
+    /// its own.
+    fn owner_before(&self, change: &Change) -> Result<(u32, u32), Error> {
+        let object = match change {
+            Change::Make { state, .. } => return Ok((state.attributes.uid, state.attributes.gid)),
+            Change::Link { place, .. } => place.parent,
+            Change::Remove { place, .. } => place.parent,
+            Change::Rename { from, .. } => from.parent,
+            Change::Setattr { object, .. } | Change::Xattr { object, .. } | Change::Close { object, .. } => {
+                *object
+            }
+            _ => ObjectId::ROOT,
+        };
+        let entry = self.index.entry(object)?;
+        Ok(entry.map_or((0, 0), |entry| (entry.attributes().uid, entry.attributes().gid)))
     }
 
     /// As [`Replica::commit`], for a record that is made already.
@@ -532,6 +562,17 @@ impl Replica {
             listener();
         }
         Ok(())
+    }
+
+    /// Whether the user may do that, by what the log says; EACCES or EPERM where not.
+    pub fn expect_right(&self, who: &Who, need: permission::Need<'_>) -> Result<(), Error> {
+        match permission::lacks(who, need, &Indexed(&self.index))? {
+            None => Ok(()),
+            Some(denied) if ["search", "write"].contains(&denied.what) => {
+                Err(crate::error::refused(libc::EACCES))
+            }
+            Some(_) => Err(crate::error::refused(libc::EPERM)),
+        }
     }
 
     /// The entry of `object`; ESTALE where it is gone.
@@ -701,7 +742,7 @@ impl Replica {
             return;
         }
         drop(order);
-        let synced = rustix::fs::syncfs(self.fileset.root()).map_err(|errno| Error::Host(errno.into()));
+        let synced = host::sync_all(self.fileset.root()).map_err(Error::Host);
         if synced.is_ok() {
             self.all_is_durable();
         }
@@ -764,19 +805,4 @@ pub(crate) fn record(log: &Log, last: Recno, caller: &Caller, change: Change) ->
     let origin = Origin::new(log.replica(), last.next());
     let (recno, epoch) = (origin.recno, log.epoch());
     Record { recno, previous: last, epoch, origin, time: now(), who: (*caller.who).clone(), change }
-}
-
-/// The host's clock.
-pub(crate) fn now() -> Time {
-    read_clock(ClockId::Realtime)
-}
-
-/// A time that nothing which is changed on the host from now on is older than: its times are as coarse as this.
-pub(crate) fn host_now() -> Time {
-    read_clock(ClockId::RealtimeCoarse)
-}
-
-fn read_clock(clock: ClockId) -> Time {
-    let now = rustix::time::clock_gettime(clock);
-    Time::new(now.tv_sec, now.tv_nsec as u32)
 }

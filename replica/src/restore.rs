@@ -6,11 +6,11 @@ use mezzo_core::time::{Step, Times};
 use mezzo_core::tree::Tree;
 use mezzo_core::{Change, Name, ObjectId, Origin, Place, Recno, Record, ReplicaId, Who};
 
+use crate::host::now;
 use crate::log::Reader;
 use crate::past::trees;
 use crate::reintegrate::Bare;
 use crate::replay::{ReplayError, Replayed, bring, wanted};
-use crate::replica::now;
 use crate::versions::Source;
 
 /// Makes what stood at `path` after record `at` of `log`, with all that was below it, as `name` in the directory `onto`, and

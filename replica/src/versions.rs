@@ -30,26 +30,37 @@ pub struct Source {
     pub attic: Option<PathBuf>,
 }
 
+/// A file as a log has it after its last record.
+pub struct FileThere {
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// Its data.
+    pub data: Option<Data>,
+    /// One of its paths.
+    pub path: Vec<u8>,
+}
+
 /// What a log says of files after its last record.
 pub trait Files {
-    /// The attributes and data of a file, and where it stands; `None` where there is none.
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>>;
+    /// The file; `None` where there is none.
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>>;
 }
 
 impl Files for Tree {
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>> {
         let Some(object) = self.object(id) else { return Ok(None) };
         let state = object.state();
-        Ok(self.path(id).map(|path| (state.attributes, state.data, path)))
+        let (attributes, data) = (state.attributes, state.data);
+        Ok(self.path(id).map(|path| FileThere { attributes, data, path }))
     }
 }
 
 impl Files for Index {
-    fn file(&self, id: ObjectId) -> io::Result<Option<(Attributes, Option<Data>, Vec<u8>)>> {
+    fn file(&self, id: ObjectId) -> io::Result<Option<FileThere>> {
         let entry = self.entry(id).map_err(io::Error::other)?.filter(|entry| !entry.places.is_empty());
         let Some(entry) = entry else { return Ok(None) };
         let path = self.path(id).map_err(io::Error::other)?;
-        Ok(Some((*entry.attributes(), entry.state.data, path)))
+        Ok(Some(FileThere { attributes: *entry.attributes(), data: entry.state.data, path }))
     }
 }
 
@@ -126,6 +137,20 @@ pub fn copy(
     Ok(Err("it is written again and again"))
 }
 
+/// The file that has all of `version` of the data of object `id` and nothing else; `None` where several have parts of it. Others
+/// may write to it.
+pub(crate) fn open(
+    last: &dyn Files,
+    id: ObjectId,
+    version: DataVersion,
+    source: &Source,
+) -> io::Result<Had<Option<OwnedFd>>> {
+    Ok(find(last, id, version, source)?.map(|found| {
+        let is_in_parts = found.chain.is_some_and(|chain| !chain.ranges.is_empty());
+        found.file.filter(|_| !is_in_parts)
+    }))
+}
+
 fn mtime(found: &Found) -> io::Result<Option<Time>> {
     found.file.as_ref().map(|file| Ok(host::stat(file.as_fd())?.attributes.mtime)).transpose()
 }
@@ -161,7 +186,8 @@ fn find(
     };
     let Some(root) = &source.root else { return Ok(Err("the log is alone: there is no tree beside it")) };
     let is_newest = |data: Option<Data>| newest.is_err() || data.map(|data| data.version) == newest.ok();
-    let Some((told, _, path)) = last.file(id)?.filter(|(_, data, _)| is_newest(*data)) else {
+    let there = last.file(id)?.filter(|there| is_newest(there.data));
+    let Some(FileThere { attributes: told, path, .. }) = there else {
         return Ok(Err(REPLACED));
     };
     let file = match open_beneath(root, &path, OFlags::empty()) {

@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Duration;
 
 use common::{Bench, name, open, user};
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Another replica as the upstream, which does as it is told.
 struct Fake {
-    beside: Beside,
+    beside: RwLock<Beside>,
     gate: Mutex<Gate>,
     opened: Condvar,
     /// What was asked for, in order.
@@ -59,8 +59,8 @@ impl Fake {
     }
 
     fn copy(&self, wanted: &Wanted<'_>) -> Result<(), FetchError> {
-        let at = (wanted.object, wanted.version);
-        versions::copy(&self.beside.tree, at, wanted.size, &self.beside.source, wanted.to)?
+        let (beside, at) = (self.beside.read().unwrap(), (wanted.object, wanted.version));
+        versions::copy(&beside.tree, at, wanted.size, &beside.source, wanted.to)?
             .map_err(|why| FetchError::Superseded(why.to_owned()))
     }
 }
@@ -94,7 +94,8 @@ impl Upstream for Fake {
     }
 
     fn is_safe_to_evict(&self, object: ObjectId, version: DataVersion) -> bool {
-        let state = self.beside.tree.object(object).map(|object| object.state().data);
+        let beside = self.beside.read().unwrap();
+        let state = beside.tree.object(object).map(|object| object.state().data);
         *self.is_safe.lock().unwrap() && state.flatten().is_some_and(|data| data.version == version)
     }
 
@@ -184,7 +185,7 @@ impl Two {
         assert!(taken.stopped.is_none());
         let (begin, begun) = channel();
         let fake = Arc::new(Fake {
-            beside: beside(&has),
+            beside: RwLock::new(beside(&has)),
             gate: Mutex::new(Gate::Open),
             opened: Condvar::new(),
             asked: Mutex::default(),
@@ -344,6 +345,36 @@ fn what_nobody_waits_for_any_more_is_stopped_and_gone_on_with_later() {
     two.fake.set(Gate::Open);
     assert_eq!(two.get(f), Ok(()));
     two.check();
+}
+
+#[test]
+fn a_version_that_is_overtaken_while_it_comes_is_never_seen() {
+    for kept in [true, false] {
+        let mut two = Two::new();
+        two.fake.set(Gate::Closed);
+        let g = two.find("g");
+        let (told, _) = two.want(g);
+        two.begun.recv_timeout(PATIENCE).unwrap();
+        let before = two.has.records().len();
+        let replica = two.has.replica();
+        replica.opening(g, Use::Write, None, Bytes::Needed).unwrap();
+        std::fs::write(two.has.root().join("g"), "other bytes of g, and more").unwrap();
+        replica.released(&user(0), g, Use::Write).unwrap();
+        if !kept {
+            std::fs::remove_dir_all(two.has.root().join(".mezzo/attic")).unwrap();
+            std::fs::create_dir(two.has.root().join(".mezzo/attic")).unwrap();
+        }
+        *two.fake.beside.write().unwrap() = beside(&two.has);
+        let how = How { data: OnData::Absent, judge: false };
+        let taken = two.replica.receive(&two.has.records()[before..], how, &()).unwrap();
+        assert!(taken.stopped.is_none() && taken.applied > 0);
+        two.fake.set(Gate::Open);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), Ok(()));
+        assert_eq!(two.bytes("g"), b"other bytes of g, and more");
+        assert_eq!((two.fake.asked().len(), two.partials(), two.is_absent("g")), (2, 0, false));
+        two.reopen();
+        assert_eq!(two.bytes("g"), b"other bytes of g, and more");
+    }
 }
 
 #[test]

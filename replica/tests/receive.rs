@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
-use common::work::{self, Random};
+use common::work;
 use common::{Bench, equal_trees, name, open, user};
 use mezzo_core::reintegrate::Class;
 use mezzo_core::tree::Tree;
@@ -151,21 +151,20 @@ fn are_equal(one: &Bench, other: &Bench) {
 
 #[test]
 fn random_work_arrives_whatever_the_batches() {
-    let mut random = Random::new(work::seed());
-    for _ in 0..4 {
+    work::with_histories(4, 240, |steps| {
         let mut one = Bench::new();
         let mut other = replica_of(&one);
-        for _ in 0..8 {
-            // They work in turns.
-            for (at, to) in [(&one, &other), (&other, &one)] {
-                for _ in 0..random.below(30) {
-                    work::step(at, &mut random);
-                }
-                let batch = [1, 3, 1000][random.below(3) as usize];
+        // They work in turns, which the steps end.
+        let mut turns = steps.split_inclusive(|step| step % 15 == 0);
+        while let Some(turn) = turns.next() {
+            let end = turn.last().copied().unwrap_or_default();
+            let batch = [1, 3, 1000][(end / 15 % 3) as usize];
+            for (at, to, steps) in [(&one, &other, turn), (&other, &one, turns.next().unwrap_or_default())] {
+                steps.iter().for_each(|step| work::step(at, *step));
                 arrives(at, to, batch);
                 are_equal(at, to);
             }
-            if random.below(3) == 0 {
+            if end % 3 == 0 {
                 one.reopen();
                 other.reopen();
             }
@@ -176,58 +175,60 @@ fn random_work_arrives_whatever_the_batches() {
         arrives(&one, &all_at_once, usize::MAX);
         are_equal(&one, &all_at_once);
         all_at_once.check();
-    }
+    });
 }
 
 #[test]
 fn each_record_counts_once() {
-    let mut random = Random::new(work::seed());
-    let one = Bench::new();
-    (0..60).for_each(|_| work::step(&one, &mut random));
-    let mut other = replica_of(&one);
-    arrives(&one, &other, 7);
-    let last = other.replica().last();
-    let taken = receive(&other, &sent(&one), &one);
-    assert_eq!((taken.applied, other.replica().last()), (0, last), "a second time");
-    // Over another replica, and back to where they were made.
-    let third = replica_of(&one);
-    arrives(&other, &third, 100);
-    are_equal(&other, &third);
-    let last = one.replica().last();
-    let taken = receive(&one, &sent(&third), &third);
-    assert_eq!((taken.applied, one.replica().last()), (0, last), "one's own");
-    // The index is made anew from the log.
-    other.replica = None;
-    std::fs::remove_file(other.root().join(".mezzo/index")).unwrap();
-    other.reopen();
-    let taken = receive(&other, &sent(&one), &one);
-    assert_eq!(taken.applied, 0, "without its index");
+    work::with_histories(1, 60, |steps| {
+        let one = Bench::new();
+        steps.iter().for_each(|step| work::step(&one, *step));
+        let mut other = replica_of(&one);
+        arrives(&one, &other, 7);
+        let last = other.replica().last();
+        let taken = receive(&other, &sent(&one), &one);
+        assert_eq!((taken.applied, other.replica().last()), (0, last), "a second time");
+        // Over another replica, and back to where they were made.
+        let third = replica_of(&one);
+        arrives(&other, &third, 100);
+        are_equal(&other, &third);
+        let last = one.replica().last();
+        let taken = receive(&one, &sent(&third), &third);
+        assert_eq!((taken.applied, one.replica().last()), (0, last), "one's own");
+        // The index is made anew from the log.
+        other.replica = None;
+        std::fs::remove_file(other.root().join(".mezzo/index")).unwrap();
+        other.reopen();
+        let taken = receive(&other, &sent(&one), &one);
+        assert_eq!(taken.applied, 0, "without its index");
+    });
 }
 
 #[test]
 fn what_was_received_is_taken_back_and_done_again() {
-    let mut random = Random::new(work::seed());
-    let one = Bench::new();
-    (0..60).for_each(|_| work::step(&one, &mut random));
-    let other = replica_of(&one);
-    arrives(&one, &other, 10);
-    let all = |_: &Record| true;
-    let selection = mezzo_replica::undo::Selection {
-        after: Recno(1),
-        most: usize::MAX,
-        takes: &all,
-        undos: false,
-        along: false,
-    };
-    let undone = other.replica().undo(&user(0), &selection, &()).unwrap();
-    assert_eq!(undone.hindrances, []);
-    assert_eq!(other.replica().index().children(ROOT).unwrap().len(), 0);
-    arrives(&other, &one, 10);
-    are_equal(&one, &other);
-    let redo = mezzo_replica::undo::Selection { undos: true, after: Recno(1), ..selection };
-    assert_eq!(other.replica().undo(&user(0), &redo, &()).unwrap().hindrances, []);
-    arrives(&other, &one, 10);
-    are_equal(&one, &other);
+    work::with_histories(1, 60, |steps| {
+        let one = Bench::new();
+        steps.iter().for_each(|step| work::step(&one, *step));
+        let other = replica_of(&one);
+        arrives(&one, &other, 10);
+        let all = |_: &Record| true;
+        let selection = mezzo_replica::undo::Selection {
+            after: Recno(1),
+            most: usize::MAX,
+            takes: &all,
+            undos: false,
+            along: false,
+        };
+        let undone = other.replica().undo(&user(0), &selection, &()).unwrap();
+        assert_eq!(undone.hindrances, []);
+        assert_eq!(other.replica().index().children(ROOT).unwrap().len(), 0);
+        arrives(&other, &one, 10);
+        are_equal(&one, &other);
+        let redo = mezzo_replica::undo::Selection { undos: true, after: Recno(1), ..selection };
+        assert_eq!(other.replica().undo(&user(0), &redo, &()).unwrap().hindrances, []);
+        arrives(&other, &one, 10);
+        are_equal(&one, &other);
+    });
 }
 
 /// One thing that somebody does to the sample.

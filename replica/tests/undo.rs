@@ -342,13 +342,14 @@ fn random_work_on_large_files_is_taken_back_to_any_point() {
 }
 
 fn take_back_random_work(policy: &AtticPolicy) {
-    let mut random = Random::new(work::seed());
-    for _ in 0..6 {
+    work::with_histories(6, 80, |steps| {
+        // What is taken back when is chosen by the history too.
+        let mut random = Random::new(steps.iter().sum());
         let mut bench = Bench::with(policy.clone());
         let mut snapshots = vec![snapshot(&bench)];
-        for step in 0..80 {
-            work::step(&bench, &mut random);
-            if step % 8 == 7 {
+        for (at, step) in steps.iter().enumerate() {
+            work::step(&bench, *step);
+            if at % 8 == 7 || steps.len() < 8 {
                 snapshots.push(snapshot(&bench));
             }
         }
@@ -367,5 +368,5 @@ fn take_back_random_work(policy: &AtticPolicy) {
             }
         }
         bench.check();
-    }
+    });
 }

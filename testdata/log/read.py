@@ -188,6 +188,12 @@ class Value:
         epoch, holder = self.varint(), f"{self.fixed('Q'):016x}"
         return {"epoch": epoch, "holder": holder, "cause": self.fixed("B"), "ended at": self.varint()}
 
+    def snapshot(self):
+        told = {"of": f"{self.fixed('Q'):016x}", "at": self.varint(), "records": self.varint(), "heads": []}
+        while self.data:
+            told["heads"].append(f"{self.fixed('Q'):016x}-{self.varint()}")
+        return told
+
     def left(self):
         return {"links left": self.varint(), "ctime after": self.time()}
 
@@ -241,6 +247,7 @@ TYPES = {
     0x95: Value.digest,
     0x96: Value.epoch,
     0x97: Value.left,
+    0x98: Value.snapshot,
 }
 
 
@@ -386,6 +393,10 @@ def epoch(fields):
     return fields.required(0x96)
 
 
+def snapshot(fields):
+    return fields.required(0x98)
+
+
 KINDS = {
     1: ("make", make),
     2: ("link", link),
@@ -401,6 +412,7 @@ KINDS = {
     12: ("alias", alias),
     13: ("epoch", epoch),
     14: ("undo of", nesting),
+    15: ("snapshot", snapshot),
 }
 
 

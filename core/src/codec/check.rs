@@ -71,6 +71,7 @@ fn change(change: &Change, outermost: bool) -> Checked {
             rule(outermost, "an amendment or an undo holds another")?;
             self::change(change, false)
         }
+        Change::Snapshot { heads, .. } => limit("heads", heads.len(), limits::HEADS),
         Change::Digest { .. } | Change::Noop | Change::Alias { .. } | Change::Epoch { .. } => Ok(()),
     }
 }

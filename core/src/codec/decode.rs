@@ -66,6 +66,7 @@ impl Context {
             kind::AMEND | kind::UNDO_OF if outermost => self.nesting(number, &mut fields),
             kind::ALIAS => self.alias(&mut fields),
             kind::EPOCH => self.epoch(&mut fields),
+            kind::SNAPSHOT => self.snapshot(&mut fields),
             _ => Err(DecodeError::Kind(number)),
         }?;
         fields.finish()?;
@@ -198,6 +199,19 @@ impl Context {
             let (epoch, holder) = (value.number()?, ReplicaId(value.u64()?));
             let (cause, ended_at) = (epoch_cause(value)?, crate::id::Recno(value.varint()?));
             Ok(Change::Epoch { epoch, holder, cause, ended_at })
+        })
+    }
+
+    fn snapshot(&self, fields: &mut Fields<'_>) -> Decoded<Change> {
+        fields.required(tag::SNAPSHOT, |value| {
+            let (of, at) = (ReplicaId(value.u64()?), crate::id::Recno(value.varint()?));
+            let records = value.varint()?;
+            let mut heads = Vec::new();
+            while !value.is_empty() {
+                heads
+                    .push(crate::id::Origin::new(ReplicaId(value.u64()?), crate::id::Recno(value.varint()?)));
+            }
+            Ok(Change::Snapshot { of, at, records, heads: heads.into() })
         })
     }
 

@@ -29,6 +29,7 @@ pub(super) mod kind {
     pub const ALIAS: u8 = 12;
     pub const EPOCH: u8 = 13;
     pub const UNDO_OF: u8 = 14;
+    pub const SNAPSHOT: u8 = 15;
 }
 
 /// Appends `record` to `out` as one frame. The same record always gives the same bytes. Where it breaks a rule or is
@@ -59,6 +60,7 @@ fn kind_of(change: &Change) -> u8 {
         Change::Amend { .. } => kind::AMEND,
         Change::Alias { .. } => kind::ALIAS,
         Change::Epoch { .. } => kind::EPOCH,
+        Change::Snapshot { .. } => kind::SNAPSHOT,
         Change::UndoOf { .. } => kind::UNDO_OF,
     }
 }
@@ -167,6 +169,15 @@ impl Body<'_> {
                 body.out.extend(holder.0.to_le_bytes());
                 body.out.push(*cause as u8);
                 put_varint(body.out, ended_at.0);
+            }),
+            Change::Snapshot { of, at, records, heads } => self.field(tag::SNAPSHOT, |body| {
+                body.out.extend(of.0.to_le_bytes());
+                put_varint(body.out, at.0);
+                put_varint(body.out, *records);
+                for head in heads {
+                    body.out.extend(head.replica.0.to_le_bytes());
+                    put_varint(body.out, head.recno.0);
+                }
             }),
         }
     }

@@ -40,6 +40,7 @@ pub(super) mod tag {
     pub const DIGEST: u8 = 0x95;
     pub const EPOCH: u8 = 0x96;
     pub const LEFT: u8 = 0x97;
+    pub const SNAPSHOT: u8 = 0x98;
 }
 
 /// Appends field `tag` with what `write` appends as its value.

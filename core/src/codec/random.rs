@@ -140,6 +140,11 @@ fn log_change() -> BoxedStrategy<Change> {
         (any::<u32>(), any::<u64>(), cause, any::<u64>()).prop_map(|(epoch, holder, cause, ended_at)| {
             Change::Epoch { epoch, holder: ReplicaId(holder), cause, ended_at: Recno(ended_at) }
         }),
+        (any::<u64>(), any::<u64>(), any::<u64>(), vec(origin(0), 0..4)).prop_map(
+            |(of, at, records, heads)| {
+                Change::Snapshot { of: ReplicaId(of), at: Recno(at), records, heads: heads.into() }
+            }
+        ),
     ]
     .boxed()
 }

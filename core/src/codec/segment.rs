@@ -9,7 +9,7 @@ use super::frame::{u32_at, u64_at};
 pub const MAJOR: u16 = 2;
 
 /// The format's minor version: later ones add what earlier readers may skip or will refuse by name.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 
 /// Bytes of the head that this version writes, and the least that any has. The first frame follows.
 pub const SEGMENT_HEAD_BYTES: usize = 80;

@@ -155,7 +155,7 @@ fn what_is_wrong_with_fields() {
     };
     let field = |tag, fault| DecodeError::Field { tag, fault };
     check(0, &[], DecodeError::Kind(0));
-    check(15, &[], DecodeError::Kind(15));
+    check(16, &[], DecodeError::Kind(16));
     check(9, &[(tag::OBJECT, &[1])], DecodeError::Unknown(tag::OBJECT));
     check(12, &[], DecodeError::Missing(tag::OBJECT));
     check(12, &[(tag::OBJECT, &[1])], DecodeError::Missing(tag::STANDS_FOR));

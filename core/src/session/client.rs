@@ -12,7 +12,7 @@ use super::{Act, Event, Facts, Note, POSITIONS, Pulse, Reason, end, positions};
 #[derive(Debug)]
 pub struct Client {
     facts: Facts,
-    /// Of a snapshot that was cut off: of which replica and record, and how much of it is here.
+    /// Of a snapshot that was cut off: of which replica and record, and how many of its records are here.
     snapshot: Option<(Position, u64)>,
     takes_snapshot: bool,
     phase: Phase,
@@ -50,7 +50,8 @@ struct Arriving {
 }
 
 impl Client {
-    /// A client that has just been connected, and what it says first. `takes_snapshot`: it has no records at all.
+    /// A client that has just been connected, and what it says first. `takes_snapshot`: it has no records but those of `snapshot`,
+    /// which was cut off: what it is of, and how many of its records are here.
     pub fn new(facts: Facts, takes_snapshot: bool, snapshot: Option<(Position, u64)>) -> (Client, Vec<Act>) {
         let hello = Hello {
             oldest_version: OLDEST_VERSION,
@@ -61,7 +62,7 @@ impl Client {
             received: positions(&facts.received[..facts.received.len().min(POSITIONS)]),
             takes_snapshot,
             snapshot: snapshot.map(|(of, _)| of),
-            snapshot_bytes: snapshot.map_or(0, |(_, bytes)| bytes),
+            snapshot_records: snapshot.map_or(0, |(_, records)| records),
             ids: positions(&facts.ids),
             host: facts.host.clone(),
         };
@@ -132,7 +133,7 @@ impl Client {
                     open.sending.permit = permit.epoch;
                 }
             }
-            Event::SnapshotRead(_) | Event::PermitRecalled(_) => {
+            Event::SnapshotIs(_) | Event::SnapshotRead(_) | Event::PermitRecalled(_) => {
                 return Err("a server's event came to a client".to_owned());
             }
         }
@@ -198,6 +199,11 @@ impl Client {
             acts.push(Act::Note(Note::Permit(permit)));
         }
         let from = Recno(welcome.from);
+        if self.snapshot.is_some() && !welcome.snapshot {
+            let message = "a snapshot was cut off, and the server has none: clone anew";
+            end(acts, Reason::Parted, message);
+            return Ok(());
+        }
         let mut open = Box::new(Open {
             sending,
             receiving: Receiving::new(from),
@@ -209,11 +215,18 @@ impl Client {
             if !self.takes_snapshot {
                 return Err("a snapshot was offered that nobody asked for".to_owned());
             }
-            // What is here of another snapshot is none of this one.
-            let here = self
-                .snapshot
-                .filter(|(of, _)| *of == Position::new(replica, from))
-                .map_or(0, |(_, bytes)| bytes);
+            let here = match self.snapshot {
+                None => 0,
+                Some((of, here)) if of == Position::new(replica, from) => here,
+                Some((of, _)) => {
+                    let message = format!(
+                        "the snapshot of record {} that was cut off is not kept there any more: clone anew",
+                        of.recno
+                    );
+                    end(acts, Reason::Parted, message);
+                    return Ok(());
+                }
+            };
             let arriving = Arriving {
                 at: from,
                 came: here,
@@ -264,13 +277,14 @@ impl Open {
 
 impl Arriving {
     fn came(&mut self, piece: Snapshot, acts: &mut Vec<Act>) -> Result<(), String> {
-        if Recno(piece.at) != self.at || piece.offset != self.came || self.is_whole {
-            return Err(format!("byte {} of a snapshot of record {} came", piece.offset, piece.at));
+        if Recno(piece.at) != self.at || piece.after != self.came || self.is_whole || piece.upto < piece.after
+        {
+            return Err(format!("record {} of a snapshot of record {} came", piece.after, piece.at));
         }
         if piece.frames.len() > super::MESSAGE_BYTES || piece.frames.is_empty() && !piece.is_last {
             return Err(format!("a piece of a snapshot with {} bytes came", piece.frames.len()));
         }
-        self.came += piece.frames.len() as u64;
+        self.came = piece.upto;
         self.is_whole = piece.is_last;
         self.waiting.push_back(piece);
         if self.waiting.iter().map(|piece| piece.frames.len()).sum::<usize>() > 2 * super::WINDOW_BYTES {

@@ -97,15 +97,15 @@ pub struct Hello {
     /// Up to where it has received the logs of others: of each one that it ever received from.
     #[prost(message, repeated, tag = "6")]
     pub received: Vec<Position>,
-    /// It has no records at all, and takes a snapshot instead of them.
+    /// It has no records but those of a snapshot that was cut off, and takes a snapshot instead of what happened before.
     #[prost(bool, tag = "7")]
     pub takes_snapshot: bool,
-    /// Of a snapshot that was cut off: the server's replica and record that it is of, and how many bytes of it are here.
+    /// Of a snapshot that was cut off: the server's replica and record that it is of.
     #[prost(message, optional, tag = "8")]
     pub snapshot: Option<Position>,
-    /// See `snapshot`.
+    /// How many of its records are here.
     #[prost(uint64, tag = "9")]
-    pub snapshot_bytes: u64,
+    pub snapshot_records: u64,
     /// The replicas that its log was one of before: the last one is `replica`.
     #[prost(message, repeated, tag = "10")]
     pub ids: Vec<Position>,
@@ -280,27 +280,27 @@ pub struct Snapshot {
     /// The record of the server's log that it is of.
     #[prost(uint64, tag = "1")]
     pub at: u64,
-    /// Where in the snapshot this piece begins, in bytes.
+    /// How many records of the snapshot come before this piece.
     #[prost(uint64, tag = "2")]
-    pub offset: u64,
+    pub after: u64,
+    /// How many have come with it.
+    #[prost(uint64, tag = "3")]
+    pub upto: u64,
     /// Frames of records that make the tree, one behind the other.
-    #[prost(bytes = "vec", tag = "3")]
+    #[prost(bytes = "vec", tag = "4")]
     pub frames: Vec<u8>,
-    /// Of each replica, the newest of its records that the tree has; with the last piece.
-    #[prost(message, repeated, tag = "4")]
-    pub heads: Vec<Position>,
     /// It was the last piece.
     #[prost(bool, tag = "5")]
     pub is_last: bool,
-    /// All objects that the snapshot has, for who shows progress.
+    /// How many records the snapshot has.
     #[prost(uint64, tag = "6")]
-    pub objects: u64,
+    pub records: u64,
 }
 
 /// Up to where a snapshot is durable.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct SnapshotAck {
-    /// Bytes.
+    /// How many of its records.
     #[prost(uint64, tag = "1")]
     pub upto: u64,
 }

@@ -61,8 +61,10 @@ pub enum Event {
     Read(Batch),
     /// The answer to [`Act::Apply`].
     Applied(Outcome),
-    /// The answer to [`Act::Install`]: up to where the snapshot is durable here.
+    /// The answer to [`Act::Install`]: how many records of the snapshot are durable here.
     Installed(Result<u64, String>),
+    /// To a server, before the hello that asks for one: the record that a snapshot can be had of.
+    SnapshotIs(Recno),
     /// The answer to [`Act::ReadSnapshot`].
     SnapshotRead(message::Snapshot),
     /// The permit came to be held by another, or nobody: the server's machines are told by who keeps it.
@@ -91,7 +93,7 @@ pub enum Act {
     Apply(message::Records),
     /// Put a piece of a snapshot in its place, and say so with [`Event::Installed`].
     Install(message::Snapshot),
-    /// Read a piece of the snapshot from this byte on, and say so with [`Event::SnapshotRead`].
+    /// Read the piece of the snapshot that follows this record of it, and say so with [`Event::SnapshotRead`].
     ReadSnapshot(u64),
     /// Note, and tell people, that something changed of how the session stands.
     Note(Note),

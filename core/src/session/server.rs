@@ -1,5 +1,7 @@
 //! The server's side, for one client.
 
+use std::collections::VecDeque;
+
 use crate::id::{Recno, ReplicaId};
 
 use super::client::word;
@@ -44,11 +46,12 @@ struct Open {
     snapshot: Option<Departing>,
 }
 
-/// A snapshot on its way out.
+/// A snapshot on its way out. Numbers are of its records.
 #[derive(Debug)]
 struct Departing {
     read: u64,
-    acknowledged: u64,
+    /// What is on its way: up to where, and its bytes.
+    on_its_way: VecDeque<(u64, usize)>,
     is_reading: bool,
     is_whole: bool,
 }
@@ -108,7 +111,8 @@ impl Server {
                 let Some(departing) = &mut open.snapshot else {
                     return Err("a piece of a snapshot was read that nobody asked for".to_owned());
                 };
-                departing.read = piece.offset + piece.frames.len() as u64;
+                departing.read = piece.upto;
+                departing.on_its_way.push_back((piece.upto, piece.frames.len()));
                 departing.is_reading = false;
                 departing.is_whole = piece.is_last;
                 acts.push(Act::Send(Body::Snapshot(piece).into()));
@@ -127,6 +131,7 @@ impl Server {
                 end(acts, Reason::of_word(&goodbye.reason), goodbye.message)
             }
             Event::Say(body) => acts.push(Act::Send(body.into())),
+            Event::SnapshotIs(at) => self.facts.snapshot = at,
             Event::Installed(_) => return Err("a client's event came to a server".to_owned()),
         }
         Ok(())
@@ -159,10 +164,12 @@ impl Server {
             }
             (Body::SnapshotAck(ack), Phase::Open(open)) if open.snapshot.is_some() => {
                 if let Some(departing) = &mut open.snapshot {
-                    if ack.upto > departing.read || ack.upto < departing.acknowledged {
-                        return Err(format!("byte {} of a snapshot was acknowledged", ack.upto));
+                    if ack.upto > departing.read {
+                        return Err(format!("record {} of a snapshot was acknowledged", ack.upto));
                     }
-                    departing.acknowledged = ack.upto;
+                    while departing.on_its_way.front().is_some_and(|(upto, _)| *upto <= ack.upto) {
+                        departing.on_its_way.pop_front();
+                    }
                 }
                 open.go_on(acts);
             }
@@ -202,7 +209,8 @@ impl Server {
                 return Ok(());
             }
         };
-        let takes_snapshot = hello.takes_snapshot && hello.last == 0 && self.facts.snapshot > Recno::NONE;
+        let is_empty = hello.last == hello.snapshot_records;
+        let takes_snapshot = hello.takes_snapshot && is_empty && self.facts.snapshot > Recno::NONE;
         // A client that was found to be a copy goes on in the same log under another id.
         let received = hello.ids.iter().filter_map(|id| self.facts.received_from(ReplicaId(id.replica)));
         let received = received.max().unwrap_or_default();
@@ -234,10 +242,10 @@ impl Server {
         let mut sending = Sending::new(from, self.facts.last);
         sending.is_held = takes_snapshot;
         let here = hello.snapshot.filter(|of| (of.replica, of.recno) == (self.facts.replica().0, from.0));
-        let here = here.map_or(0, |_| hello.snapshot_bytes);
+        let here = here.map_or(0, |_| hello.snapshot_records);
         let snapshot = takes_snapshot.then_some(Departing {
             read: here,
-            acknowledged: here,
+            on_its_way: VecDeque::new(),
             is_reading: false,
             is_whole: false,
         });
@@ -270,13 +278,13 @@ impl Server {
 impl Open {
     fn go_on(&mut self, acts: &mut Vec<Act>) {
         if let Some(departing) = &mut self.snapshot {
-            let on_its_way = departing.read - departing.acknowledged;
+            let on_its_way: usize = departing.on_its_way.iter().map(|(_, bytes)| bytes).sum();
             if departing.is_whole {
-                if departing.acknowledged == departing.read {
+                if departing.on_its_way.is_empty() {
                     self.snapshot = None;
                     self.sending.is_held = false;
                 }
-            } else if !departing.is_reading && on_its_way < super::WINDOW_BYTES as u64 {
+            } else if !departing.is_reading && on_its_way < super::WINDOW_BYTES {
                 departing.is_reading = true;
                 acts.push(Act::ReadSnapshot(departing.read));
             }

@@ -142,10 +142,12 @@ impl World {
                             log.records.push((r, n));
                         }
                         if piece.is_last {
-                            log.heads = piece.heads.iter().map(|head| (head.replica, head.recno)).collect();
+                            for (replica, recno) in &log.records {
+                                log.heads.insert(*replica, *recno);
+                            }
                             log.received.insert(SERVER.0, piece.at);
                         }
-                        Some(Event::Installed(Ok(piece.offset + piece.frames.len() as u64)))
+                        Some(Event::Installed(Ok(piece.upto)))
                     }
                     Act::Close(reason, why) => panic!("the client ended it: {reason:?}: {why}"),
                     Act::Note(_) => None,
@@ -176,19 +178,14 @@ impl World {
                         // Of the records that the server had when the session began; the newest position of each.
                         let at = link.snapshot;
                         let all = self.server.batch_upto(at);
-                        let to = (from as usize + 32).min(all.len());
-                        let mut heads = BTreeMap::new();
-                        for (replica, recno) in &self.server.records[..at.0 as usize] {
-                            heads.insert(*replica, *recno);
-                        }
-                        let heads = heads.iter().map(|(r, n)| Position { replica: *r, recno: *n }).collect();
+                        let upto = (from + 2).min(at.0);
                         Some(Event::SnapshotRead(Snapshot {
                             at: at.0,
-                            offset: from,
-                            frames: all[from as usize..to].to_vec(),
-                            heads,
-                            is_last: to == all.len(),
-                            objects: 0,
+                            after: from,
+                            upto,
+                            frames: all[from as usize * 16..upto as usize * 16].to_vec(),
+                            is_last: upto == at.0,
+                            records: at.0,
                         }))
                     }
                     Act::Close(reason, why) => panic!("the server ended it: {reason:?}: {why}"),

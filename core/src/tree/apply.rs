@@ -67,7 +67,7 @@ impl Tree {
             }
             Change::UndoOf { change, .. } if outermost => self.change(change, false),
             Change::Amend { .. } | Change::UndoOf { .. } => Err(Trouble::Nested),
-            Change::Noop | Change::Epoch { .. } => Ok(()),
+            Change::Noop | Change::Epoch { .. } | Change::Snapshot { .. } => Ok(()),
         }
     }
 

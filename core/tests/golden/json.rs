@@ -160,6 +160,13 @@ fn change(change: &Change) -> Value {
             "cause": *cause as u8,
             "ended at": ended_at.0,
         }),
+        Change::Snapshot { of, at, records, heads } => json!({
+            "kind": "snapshot",
+            "of": of.to_string(),
+            "at": at.0,
+            "records": records,
+            "heads": heads.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
         Change::UndoOf { record, change } => json!({
             "kind": "undo of",
             "record": record.to_string(),

@@ -54,6 +54,7 @@ pub fn all() -> Vec<(&'static str, Vec<Record>)> {
         ("amend", vec![Change::Amend { record: origin(1), change: Box::new(make("file", Kind::File)) }]),
         ("alias", vec![Change::Alias { object: object(1), stands_for: foreign(7) }]),
         ("copied", vec![epoch(EpochCause::Copied)]),
+        ("snapshot", vec![snapshot()]),
         ("epoch", [EpochCause::Recovered, EpochCause::Taken, EpochCause::Stolen].map(epoch).into()),
         ("undo-of", vec![undo(remove(Kind::File, 0)), undo(rename(false, exchanged())), undo(Change::Noop)]),
         ("names", vec![named(b"\xff\xfe"), named(&[b'n'; 255]), named("grün\n".as_bytes())]),
@@ -319,6 +320,11 @@ fn disable(reason: &str) -> Change {
 
 fn undo(change: Change) -> Change {
     Change::UndoOf { record: origin(70), change: Box::new(change) }
+}
+
+fn snapshot() -> Change {
+    let heads = [Origin::new(OTHER, Recno(4)), Origin::new(ReplicaId(7), Recno(1 << 40))];
+    Change::Snapshot { of: OTHER, at: Recno(70_000), records: 300, heads: heads.into() }
 }
 
 fn epoch(cause: EpochCause) -> Change {

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use mezzo_core::IdMapping;
 use mezzo_net::identity::{ClientIdentity, Link, PendingClient, SystemClock};
 use mezzo_net::upstream::DIRECTORY;
-use mezzo_replica::fileset::FilesetError;
+use mezzo_replica::fileset::{FilesetError, Ids, owner_of};
 use mezzo_replica::{Fileset, Replica};
 
 use super::sync;
@@ -46,6 +47,7 @@ pub fn run(arguments: Arguments) -> Ending {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         runtime.block_on(pending.enrol(&link, &host)).map_err(|error| failed(&error))?;
     }
+    note_mapping(&upstream, &directory).map_err(|error| failed(&describe(error)))?;
     let status = sync::alone(&directory, PATIENCE).map_err(|why| failed(&why))?;
     println!(
         "{} is a replica of {}, up to its record {}",
@@ -87,8 +89,17 @@ fn make(link: &Link, directory: &Path) -> Result<Fileset, Failure> {
         return Err(Failure::Failed("it is not empty".to_owned()));
     }
     let fileset = Fileset::create_as(directory, link.fileset)?;
+    // The directory will be as the server has it.
+    Ids { mapping: IdMapping::Same, local: owner_of(directory)? }.write(fileset.own())?;
     Replica::create(fileset)?.close();
     Ok(Fileset::open(directory)?)
+}
+
+/// How ids are mapped is known from the first record on.
+fn note_mapping(upstream: &Path, directory: &Path) -> Ending {
+    let identity = ClientIdentity::open(upstream, Arc::new(SystemClock))?;
+    let fileset = Fileset::open(directory)?;
+    Ok(Ids { mapping: identity.mapping().clone(), ..fileset.ids.clone() }.write(fileset.own())?)
 }
 
 fn describe(failure: Failure) -> String {

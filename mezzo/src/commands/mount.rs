@@ -135,6 +135,12 @@ fn start(arguments: &Arguments) -> Result<Started, Failure> {
     drop(lock);
     let (replica, start) = Replica::open(fileset).map_err(|error| in_use(error, directory))?;
     let replica = Arc::new(replica);
+    if replica.is_partial() {
+        let shown = directory.display();
+        return Err(Failure::Failed(format!(
+            "could not mount {shown}: its clone was cut off (mezzo sync {shown} finishes it)"
+        )));
+    }
     if let Some(other) = &arguments.fetch_from {
         replica.set_upstream(Some(Arc::new(FetchFrom::new(other, replica.fileset().config.id)?)));
     }
@@ -274,6 +280,7 @@ fn status(
             trouble: replica.trouble(),
             scan: scan.lock().clone(),
             link: None,
+            clients: None,
         }
     }
 }

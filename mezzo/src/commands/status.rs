@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use clap::Args;
+use mezzo_net::upstream::LinkStatus;
 use mezzo_replica::fileset::Config;
 use mezzo_replica::log::Reader;
 use serde::Serialize;
@@ -39,6 +40,8 @@ struct Shown {
     /// Those that it was before it was found to be a copy.
     earlier_replicas: Vec<Earlier>,
     mounted: bool,
+    /// Whether clients may come: see `mezzo serve`.
+    offered: bool,
     first_recno: u64,
     /// As the log has it; the daemon's answer has it too.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,9 +75,11 @@ fn gather(mut found: Found) -> Result<Shown, Failure> {
     let config = Config::read(found.own.as_fd(), &found.path)?;
     let reader = Reader::open(&found.own_path("kml"))?;
     let mounted = found.daemon.is_some();
-    // One that offers the fileset, and has not mounted it, answers as well.
-    let mut daemon =
-        found.daemon.take().map_or_else(|| find::daemon(&found.path), |daemon| Ok(Some(daemon)))?;
+    let mut daemon = match found.daemon.take() {
+        Some(daemon) => Some(daemon),
+        // One that offers it has it open, too.
+        None => find::daemon(&found.path)?,
+    };
     let daemon = match &mut daemon {
         Some(client) => match client.ask(&Request::Status)?.0 {
             Answer::Status(status) => Some(status),
@@ -82,6 +87,7 @@ fn gather(mut found: Found) -> Result<Shown, Failure> {
         },
         None => None,
     };
+    let offered = daemon.as_ref().is_some_and(|daemon| daemon.clients.is_some());
     Ok(Shown {
         path: mezzo_core::name::escape(std::os::unix::ffi::OsStrExt::as_bytes(found.path.as_os_str())),
         id: config.id.to_string(),
@@ -89,6 +95,7 @@ fn gather(mut found: Found) -> Result<Shown, Failure> {
         replica: config.replica.to_string(),
         earlier_replicas: earlier(&reader)?,
         mounted,
+        offered,
         first_recno: reader.first()?.0,
         last_recno: if daemon.is_none() { Some(reader.last()?.0) } else { None },
         daemon,
@@ -106,6 +113,37 @@ fn earlier(reader: &Reader) -> Result<Vec<Earlier>, Failure> {
 
 fn line(name: &str, value: &dyn std::fmt::Display) {
     println!("{:12} {value}", format!("{name}:"));
+}
+
+/// How the connection to the server is.
+fn print_link(link: &LinkStatus) {
+    let state = match link.state.as_str() {
+        "connected" => format!("connected to {}", link.server),
+        "offline" => format!("offline, as somebody wanted it; the server is {}", link.server),
+        state => {
+            let reason = link.reason.as_deref().unwrap_or("not reached yet");
+            format!("{state}, {}: {reason}", link.server)
+        }
+    };
+    line("server", &state);
+    let (records, bytes) = (link.pending_records, link.pending_bytes);
+    line(
+        "exchanged",
+        &format_args!("to there up to record {}, from there up to {}", link.acknowledged, link.received),
+    );
+    if let Some(conflict) = &link.conflict {
+        let at = if conflict.at == "here" { "the server's" } else { "this replica's" };
+        line("CONFLICT", &format_args!("{at} record {}: {}", conflict.recno, conflict.message));
+    }
+    if let Some(waiting) = &link.waiting {
+        line("waiting", waiting);
+    }
+    let lid = match (records, link.settled) {
+        (0, true) => "everything is exchanged: it is safe to close the lid".to_owned(),
+        (0, false) => "nothing waits to go to the server".to_owned(),
+        _ => format!("{records} records of some {bytes} bytes wait to go to the server"),
+    };
+    line("pending", &lid);
 }
 
 /// Where files' bytes are.
@@ -142,9 +180,10 @@ fn print(shown: &Shown) {
         line("mounted", &"no: changes are not recorded until it is, and then taken in");
         return;
     };
-    match shown.mounted {
-        true => line("mounted", &format_args!("yes, by process {}", daemon.pid)),
-        false => line("mounted", &format_args!("no: process {} offers it to clients", daemon.pid)),
+    let open = format!("yes, by process {}", daemon.pid);
+    line("mounted", if shown.mounted { &open } else { &"no" });
+    if let Some(clients) = daemon.clients {
+        line("offered", &format_args!("{open}; {clients} clients are connected"));
     }
     line("objects", &daemon.objects);
     line("log", &format_args!("{} bytes", daemon.log_bytes));
@@ -153,6 +192,7 @@ fn print(shown: &Shown) {
     let (bytes, files, ranges) = (daemon.attic_bytes, daemon.attic_files, daemon.attic_by_ranges);
     line("attic", &format_args!("{bytes} bytes in {files} files, {ranges} of them kept by ranges"));
     print_data(daemon);
+    daemon.link.iter().for_each(print_link);
     line("comparison", &daemon.scan);
     if daemon.watch {
         line("watch", &format_args!("{} records of what was changed behind the mount", daemon.watch_records));

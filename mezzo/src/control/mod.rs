@@ -73,6 +73,7 @@ pub struct Invitation {
 }
 
 /// What the daemon answers.
+#[expect(clippy::large_enum_variant, reason = "there is one answer at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "answer")]
 pub enum Answer {
@@ -190,6 +191,9 @@ pub struct Status {
     pub trouble: Option<String>,
     /// How the comparison of the tree with the log is going.
     pub scan: String,
+    /// How many clients are connected, where it is offered to any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<u64>,
     /// How the connection to the server is, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkStatus>,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mezzo_core::mapping::{Mapper, Others, Toward};
 use mezzo_replica::undo::Audience;
 use mezzo_replica::{Caller, Replica};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -88,7 +89,7 @@ impl Daemon {
         let mut line = Vec::new();
         BufReader::new(stream.take(LINE_BYTES as u64)).read_until(b'\n', &mut line)?;
         if line.is_empty() {
-            // Somebody only looked whether there is a daemon.
+            // Whoever connected has nothing to ask after all.
             return Ok(());
         }
         let answer = if self.may_ask(stream)? { self.decide(&line, &asker(stream)?) } else { refusal() };
@@ -106,21 +107,40 @@ impl Daemon {
     fn may_ask(&self, stream: &UnixStream) -> io::Result<bool> {
         let caller = rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw();
         let owner = rustix::fs::fstat(self.replica.fileset().root())?.st_uid;
-        Ok(caller == 0 || caller == owner || caller == rustix::process::geteuid().as_raw())
+        let ids = &self.replica.fileset().ids;
+        let shown = ids.mapping.shown(ids.local);
+        let showing = Mapper { mapping: &shown, toward: Toward::Client, others: Others::Refused };
+        let is_owner = showing.user(owner) == Ok(caller);
+        Ok(caller == 0 || is_owner || caller == rustix::process::geteuid().as_raw())
+    }
+
+    /// Who asks, as the log has them. Root may do everything, also where it is nobody there.
+    fn in_log(&self, asker: &Caller) -> Result<Caller, Failure> {
+        let mapping = &self.replica.fileset().ids.mapping;
+        let doing = Mapper { mapping, toward: Toward::Server, others: Others::Refused };
+        match doing.who(&asker.who) {
+            Ok(who) => Ok(Caller { who: Arc::new(who), ..asker.clone() }),
+            Err(_) if asker.who.uid == 0 => Ok(asker.clone()),
+            Err(unmapped) => Err(Failure::Failed(unmapped.to_string())),
+        }
     }
 
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
         match serde_json::from_slice(line) {
-            Ok(Request::Status) => Answer::Status(Status { link: self.links.status(), ..(self.status)() }),
+            Ok(Request::Status) => Answer::Status(Status {
+                link: self.links.status(),
+                clients: self.links.connected(&self.replica),
+                ..(self.status)()
+            }),
             Ok(Request::Open) => Answer::Opened,
             Ok(Request::Sync) => match self.replica.sync_all() {
                 Ok(recno) => Answer::Synced { recno: recno.0 },
                 Err(error) => Answer::Failed { message: error.to_string() },
             },
-            Ok(Request::Undo(wish)) => match wish.carry_out(&self.replica, asker, &*self.audience) {
-                Ok(report) => Answer::Undone(report),
-                Err(error) => Answer::Failed { message: error.to_string() },
-            },
+            Ok(Request::Undo(wish)) => answer(self.in_log(asker).and_then(|asker| {
+                let undone = wish.carry_out(&self.replica, &asker, &*self.audience);
+                undone.map(Answer::Undone).map_err(|error| Failure::Failed(error.to_string()))
+            })),
             Ok(Request::Reintegrate(wish)) => {
                 self.reintegrate(asker, |replica, audience| wish.carry_out(replica, audience))
             }

@@ -29,6 +29,9 @@ pub fn detail(view: &View, change: &Change) -> String {
         }
         Change::Alias { object, stands_for } => format!("{object} is {stands_for}"),
         Change::Epoch { epoch, holder, cause, .. } => format!("{epoch} of {holder}, {}", why(*cause)),
+        Change::Snapshot { of, at, records, .. } => {
+            format!("record {at} of {of}, as the {records} records that follow")
+        }
         Change::Amend { change, .. } | Change::UndoOf { change, .. } => detail(view, change),
     }
 }

@@ -57,7 +57,8 @@ impl<'a> Paths<'a> {
             | Change::Noop
             | Change::Disable { .. }
             | Change::Alias { .. }
-            | Change::Epoch { .. } => Paths::None,
+            | Change::Epoch { .. }
+            | Change::Snapshot { .. } => Paths::None,
         }
     }
 

@@ -5,6 +5,7 @@ mod host;
 mod mounted;
 mod patience;
 mod process;
+mod served;
 mod small;
 mod user;
 
@@ -14,6 +15,7 @@ pub use host::Host;
 pub use mounted::{Mounted, kinds, mezzo, succeeds};
 pub use patience::{PATIENCE, eventually};
 pub use process::{Ended, Process, Talk, apart};
+pub use served::Served;
 pub use small::SmallHost;
 pub use user::{ALICE, BOB, CAROL, ROOT, TEAM, User};
 

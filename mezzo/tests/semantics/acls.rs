@@ -15,7 +15,7 @@ const DEFAULT: &str = "system.posix_acl_default";
 
 /// Whom an entry is about, and what they may: from linux/posix_acl_xattr.h.
 #[derive(Clone, Copy)]
-enum Entry {
+pub enum Entry {
     Owner(u16),
     User(u32, u16),
     Group(u16),
@@ -24,7 +24,7 @@ enum Entry {
     Others(u16),
 }
 
-fn acl(entries: &[Entry]) -> Vec<u8> {
+pub fn acl(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = 2u32.to_le_bytes().to_vec();
     for entry in entries {
         let (tag, may, id) = match *entry {

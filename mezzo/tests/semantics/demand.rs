@@ -1,8 +1,10 @@
 //! Files without their bytes are filled when somebody opens them, and emptied of what others have.
 
+use std::ffi::CString;
 use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::common::{Ended, Host, Mounted, Process, ROOT, errno, eventually, mezzo, succeeds};
+use crate::common::{Ended, Host, Mounted, Process, ROOT, SmallHost, errno, eventually, mezzo, succeeds};
 
 /// A second replica, which has names alone, and is mounted for the length of a test.
 struct Lacking {
@@ -31,7 +33,10 @@ impl Lacking {
     }
 
     fn unmounted(m: &Mounted, source: PathBuf) -> Lacking {
-        let path = replica_of(m, "lacking");
+        Lacking::unmounted_at(m, source, replica_of(m, "lacking"))
+    }
+
+    fn unmounted_at(m: &Mounted, source: PathBuf, path: PathBuf) -> Lacking {
         succeeds(
             mezzo().arg("reintegrate").arg(m.path("")).arg("--onto").arg(&path).args(["--data", "absent"]),
         );
@@ -115,6 +120,15 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+fn truncate(path: &Path, size: i64) -> std::io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+    // SAFETY: the path is NUL-terminated.
+    match unsafe { libc::truncate(path.as_ptr(), size) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 fn make_executable(path: &Path, from: &str) {
     fs::copy(from, path).unwrap();
     fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
@@ -168,7 +182,7 @@ fn an_absent_file_is_filled_when_it_is_opened() {
         assert_eq!(fs::read_to_string(other.path("a")).unwrap(), "some bytes more");
         fs::copy(other.path("from"), other.path("copied")).unwrap();
         assert_eq!(fs::read_to_string(other.path("copied")).unwrap(), "some bytes");
-        rustix::fs::truncate(other.path("cut"), 4).map_err(|error| error.to_string()).unwrap();
+        truncate(&other.path("cut"), 4).unwrap();
         assert_eq!(fs::read_to_string(other.path("cut")).unwrap(), "some");
         assert_eq!(other.status()["absent_files"], 0);
         // SAFETY: it was mapped above, and nothing refers to it.
@@ -217,10 +231,7 @@ fn without_a_connection_an_absent_file_is_refused_at_once() {
         assert_eq!(errno(fs::read(other.path("f"))), libc::EHOSTUNREACH);
         assert_eq!(errno(File::options().append(true).open(other.path("g"))), libc::EHOSTUNREACH);
     }
-    assert_eq!(
-        errno(rustix::fs::truncate(other.path("f"), 2).map_err(std::io::Error::from)),
-        libc::EHOSTUNREACH
-    );
+    assert_eq!(errno(truncate(&other.path("f"), 2)), libc::EHOSTUNREACH);
     let log = fs::read_to_string(other.host(".mezzo/daemon.log")).unwrap();
     assert_eq!(log.matches("bytes of absent files do not come: offline").count(), 1, "{log}");
     // Everything that needs no bytes goes on.
@@ -258,7 +269,7 @@ fn a_file_that_is_emptied_when_it_is_opened_needs_no_bytes() {
     let mut read = Vec::new();
     both.read_to_end(&mut read).unwrap();
     assert_eq!(read, b"\x0012");
-    rustix::fs::truncate(other.path("cut"), 0).unwrap();
+    truncate(&other.path("cut"), 0).unwrap();
     let shell = format!("echo from the shell > {}", other.path("shell").display());
     assert!(Command::new("sh").arg("-c").arg(shell).status().unwrap().success());
     assert_eq!(fs::read_to_string(other.path("written")).unwrap(), "new");
@@ -430,6 +441,40 @@ fn a_limit_keeps_what_was_used_last() {
     let status = other.status();
     assert_eq!(status["cache_limit"], 4 << 20, "{status}");
     assert!(!other.is_absent("f7") && other.is_absent("f0"), "{status}");
+}
+
+#[test]
+fn a_full_host_is_given_room_by_evicting() {
+    let m = Mounted::new();
+    for number in 0..10 {
+        fs::write(m.path(&format!("f{number}")), vec![number; 16 << 20]).unwrap();
+    }
+    let host = SmallHost::new(&["mkfs.ext4", "-q", "-F", "-m", "0"], 128, "defaults");
+    let path = host.path().join("lacking");
+    succeeds(mezzo().arg("init").arg(&path).arg("--replica-of").arg(m.path("")));
+    let mut other = Lacking::unmounted_at(&m, m.path(""), path);
+    other.set_cache("limit = \"1GiB\"");
+    other.mount();
+    for number in 0..10 {
+        let bytes = fs::read(other.path(&format!("f{number}"))).unwrap();
+        assert!(bytes == vec![number; 16 << 20], "{number}");
+    }
+    assert!(other.is_absent("f0"), "{}", other.status());
+    // What is only here stays, however much of the rest goes for it.
+    for number in 0..60 {
+        // The kernel writes past the daemon, which gives room up ten times a second.
+        let path = other.path(&format!("own-{number}"));
+        eventually("there is room", || fs::write(&path, vec![0xee; 1 << 20]).is_ok());
+    }
+    eventually("others go", || other.status()["absent_files"].as_u64() > Some(6));
+    for number in 0..60 {
+        assert!(fs::read(other.host(&format!("own-{number}"))).unwrap() == vec![0xee; 1 << 20]);
+    }
+    succeeds(mezzo().arg("unmount").arg(&other.path));
+    other.daemon = None;
+    other.root = File::open("/").unwrap();
+    drop(other);
+    drop(host);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod directories;
 mod document;
 mod full;
 mod history;
+mod ids;
 mod links;
 mod locks;
 mod mapping;

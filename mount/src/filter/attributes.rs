@@ -3,10 +3,11 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mezzo_core::{Kind, Time};
+use mezzo_core::permission::Need;
+use mezzo_core::{Kind, ObjectId, Time};
 use mezzo_fuse::{Answered, Attributes, Errno, Header, Reply, Setattr};
 use mezzo_replica::host::{self, SetTime, Stat};
-use mezzo_replica::{Changes, Met};
+use mezzo_replica::{Caller, Changes, Met};
 
 use super::{Filter, Outcome, told};
 use crate::nodes::Node;
@@ -55,19 +56,60 @@ impl Filter {
                 SetTime::To(Time::new(seconds, nanoseconds))
             }
         };
+        let (uid, gid) = self.given_to(object, wanted)?;
         let changes = Changes {
             mode: wanted.mode,
-            uid: wanted.uid,
-            gid: wanted.gid,
+            uid,
+            gid,
             size: wanted.size,
             atime: time(wanted.atime),
             mtime: time(wanted.mtime),
             kill_set_id: wanted.kill_suidgid,
         };
-        let met =
-            self.making_room(|| self.replica.set_attributes(&self.caller(header, 0), object, &changes))?;
+        let caller = self.caller(header, 0)?;
+        self.judge_setting(header, &caller, object, &changes)?;
+        let met = self.making_room(|| self.replica.set_attributes(&caller, object, &changes))?;
         self.was_changed_by(header.node, object);
         self.shown_by(header.node, &met, self.validity(object))
+    }
+
+    /// The user and the group that an object is to be given to, as the log has them. Where all are one user, it can be given to
+    /// nobody: EPERM, but for what it is shown as already.
+    fn given_to(&self, object: ObjectId, wanted: &Setattr) -> Outcome<(Option<u32>, Option<u32>)> {
+        if self.ids.has_owners() {
+            let uid = wanted.uid.map(|uid| self.ids.user(uid)).transpose()?;
+            return Ok((uid, wanted.gid.map(|gid| self.ids.group(gid)).transpose()?));
+        }
+        if wanted.uid.is_some() || wanted.gid.is_some() {
+            let entry = self.replica.entry(object).map_err(told)?;
+            let (uid, gid) = self.ids.owner(entry.attributes().uid, entry.attributes().gid);
+            if wanted.uid.is_some_and(|wanted| wanted != uid)
+                || wanted.gid.is_some_and(|wanted| wanted != gid)
+            {
+                return Err(Errno::EPERM);
+            }
+        }
+        Ok((None, None))
+    }
+
+    /// As [`Filter::judge_anew`], for what is set.
+    fn judge_setting(
+        &self,
+        header: &Header,
+        caller: &Caller,
+        object: ObjectId,
+        changes: &Changes,
+    ) -> Outcome<()> {
+        let is_given = changes.uid.is_some() || changes.gid.is_some();
+        let is_written = changes.size.is_some()
+            || !matches!((changes.atime, changes.mtime), (SetTime::Omit, SetTime::Omit));
+        let needs = [
+            (changes.uid.is_some(), Need::Root(object)),
+            (is_given || changes.mode.is_some(), Need::Own(object)),
+            (is_written, Need::Write(object)),
+        ];
+        let needs = needs.into_iter().filter(|(is_needed, _)| *is_needed);
+        needs.map(|(_, need)| need).try_for_each(|need| self.judge_anew(header, caller, &[need]))
     }
 
     /// As [`Filter::set_attributes`], when the bytes are here that a new size needs.
@@ -106,6 +148,7 @@ impl Filter {
     /// A host's object, with attributes that may come from the log.
     pub(super) fn of_host(&self, stat: &Stat, attributes: &mezzo_core::Attributes) -> Attributes {
         let is_directory = attributes.kind == Kind::Directory;
+        let (uid, gid) = self.ids.owner(attributes.uid, attributes.gid);
         let pair = |time: Time| (time.seconds, time.nanoseconds);
         Attributes {
             inode: self.replica.index().number(stat.inode),
@@ -116,8 +159,8 @@ impl Filter {
             ctime: pair(attributes.ctime),
             mode: host::type_bits(attributes.kind) | u32::from(attributes.mode),
             links: if is_directory { stat.host_links } else { attributes.links },
-            uid: attributes.uid,
-            gid: attributes.gid,
+            uid,
+            gid,
             device: (attributes.device.major, attributes.device.minor),
             block_size: stat.block_size,
         }

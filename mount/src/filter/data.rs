@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use mezzo_core::ObjectId;
+use mezzo_core::permission::Need;
 use mezzo_fuse::{Answered, BackingId, Errno, Header, OpenFlags, Opened, Operation, Reply};
 use mezzo_replica::host::{self, Identity, Stat};
 use mezzo_replica::{Bytes, Caller, Changes, Sight, Use};
@@ -114,9 +115,14 @@ impl Filter {
         let object = at.1;
         let (reach, stat) = self.replica.open_to_read(object).map_err(told)?;
         may_open(&stat, flags)?;
+        if flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC) {
+            // Also what will be written to it is the caller's doing.
+            let caller = self.caller(header, 0)?;
+            self.judge_anew(header, &caller, &[Need::Write(object)])?;
+        }
         if flags.contains(OFlags::TRUNC) {
             let changes = Changes { size: Some(0), kill_set_id, ..Changes::default() };
-            self.replica.set_attributes(&self.caller(header, 0), object, &changes).map_err(told)?;
+            self.replica.set_attributes(&self.caller(header, 0)?, object, &changes).map_err(told)?;
         }
         let set_id = stat.attributes.mode & 0o6000 != 0;
         let mut reach = Some(reach);
@@ -264,14 +270,14 @@ impl Filter {
     pub(super) fn flush(&self, header: &Header, handle: u64) -> Outcome<()> {
         match self.handles.get(handle).as_deref() {
             Some(Handle { object: Some(object), usage, .. }) if *usage != Use::Read => {
-                self.replica.flushed(&self.caller(header, 0), *object).map_err(told)
+                self.replica.flushed(&self.reporter(header), *object).map_err(told)
             }
             _ => Ok(()),
         }
     }
 
     pub(super) fn release(&self, header: &Header, handle: u64) -> Outcome<()> {
-        self.release_as(&self.caller(header, 0), handle)
+        self.release_as(&self.reporter(header), handle)
     }
 
     /// Lets go of all opens: at its end, the kernel does not tell of those that it was about to tell of.
@@ -296,7 +302,7 @@ impl Filter {
 
     pub(super) fn fsync(&self, header: &Header, handle: u64, data_only: bool) -> Outcome<()> {
         match self.handles.get(handle).and_then(|handle| handle.object) {
-            Some(object) => self.replica.sync_data(&self.caller(header, 0), object, data_only).map_err(told),
+            Some(object) => self.replica.sync_data(&self.reporter(header), object, data_only).map_err(told),
             None => Ok(()),
         }
     }

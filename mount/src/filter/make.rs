@@ -1,8 +1,9 @@
 //! New objects.
 
+use mezzo_core::permission::Need;
 use mezzo_core::{Device, Kind, ObjectId};
 use mezzo_fuse::{Answered, Entry, Errno, Header, Operation, Reply};
-use mezzo_replica::{Bytes, Met, NewNode};
+use mezzo_replica::{Bytes, Caller, Met, NewNode};
 use rustix::fs::OFlags;
 
 use super::data::Open;
@@ -23,8 +24,27 @@ impl Filter {
         };
         let parent = self.object(header.node)?;
         let name = self.name(parent, name)?;
-        let met = self.making_room(|| self.replica.make(&self.caller(header, umask), parent, &name, node))?;
+        let caller = self.maker(header, umask, parent)?;
+        if let NewNode::Node(Kind::CharDevice | Kind::BlockDevice, ..) = node {
+            self.judge_anew(header, &caller, &[Need::Root(parent)])?;
+        }
+        let met = self.making_room(|| self.replica.make(&caller, parent, &name, node))?;
         Ok(self.entry_of(&met))
+    }
+
+    /// The caller of a request that makes something in `parent`.
+    fn maker(&self, header: &Header, umask: u32, parent: ObjectId) -> Outcome<Caller> {
+        let caller = self.caller(header, umask)?;
+        self.judge_anew(header, &caller, &[Need::Entry(parent)])?;
+        // What root makes is of any group; what others make, of that of a set-group-id directory.
+        if caller.who.uid == 0 && header.uid == 0 && !self.ids.is_same() {
+            let entry = self.replica.entry(parent).map_err(told)?;
+            let attributes = entry.attributes();
+            if attributes.mode & 0o2000 != 0 && !self.ids.has_group(attributes.gid) {
+                return Err(Errno(libc::EOVERFLOW));
+            }
+        }
+        Ok(caller)
     }
 
     /// Makes a file and opens it. Where somebody was faster, theirs is opened, unless it had to be a new one.
@@ -38,8 +58,11 @@ impl Filter {
     ) -> Outcome<(Entry, Open)> {
         let parent = self.object(header.node)?;
         let name = self.name(parent, name)?;
-        let caller = self.caller(header, umask);
-        match self.replica.making_room(|| self.replica.create_file(&caller, parent, &name, mode & 0o7777)) {
+        let caller = self.maker(header, umask, parent)?;
+        match self
+            .replica
+            .making_room_by_evicting(|| self.replica.create_file(&caller, parent, &name, mode & 0o7777))
+        {
             Ok((met, file)) => self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file)),
             Err(error) if error.errno() == libc::EEXIST && flags & OFlags::EXCL.bits() == 0 => {
                 let met = self.replica.meet(parent, &name).map_err(told)?.ok_or(Errno::ENOENT)?;
@@ -78,7 +101,7 @@ impl Filter {
         flags: u32,
     ) -> Outcome<(Entry, Open)> {
         let parent = self.object(header.node)?;
-        let caller = self.caller(header, umask);
+        let caller = self.maker(header, umask, parent)?;
         let (met, file) = self.replica.create_unnamed(&caller, parent, mode & 0o7777).map_err(told)?;
         self.with_entry(&met, |at| self.open_new(header, at, (mode, flags), file))
     }

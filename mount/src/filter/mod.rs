@@ -13,14 +13,16 @@ mod xattrs;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use mezzo_core::permission::Need;
 use mezzo_core::{Name, ObjectId};
 use mezzo_fuse::{Answered, Backings, Entry, Errno, Filesystem, Header, Notifier, Operation, Reply, Request};
-use mezzo_replica::host::{self, Identity};
+use mezzo_replica::host;
 use mezzo_replica::{Caller, Met, Replica};
 use parking_lot::Mutex;
 
 use crate::audience;
 use crate::handles::Handles;
+use crate::ids::Ids;
 use crate::nodes::{Node, Nodes};
 use crate::who::WhoIs;
 
@@ -33,6 +35,7 @@ pub struct Filter {
     /// For what goes on after a request has left its thread.
     pub(crate) me: Weak<Filter>,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) ids: Ids,
     pub(crate) nodes: Nodes,
     pub(crate) handles: Handles,
     pub(crate) who: WhoIs,
@@ -46,13 +49,23 @@ pub struct Filter {
 pub(crate) type Outcome<T> = Result<T, Errno>;
 
 impl Filter {
-    /// The caller of a request, whose new objects get their mode less `umask`.
-    fn caller(&self, header: &Header, umask: u32) -> Caller {
-        Caller {
-            identity: Identity { uid: header.uid, gid: header.gid },
-            umask,
-            who: self.who.get(header.pid, header.uid, header.gid),
+    /// The caller of a request, whose new objects get their mode less `umask`; EOVERFLOW for who is nobody in the log.
+    fn caller(&self, header: &Header, umask: u32) -> Outcome<Caller> {
+        let (identity, who) = self.ids.caller(self.who.get(header.pid, header.uid, header.gid))?;
+        Ok(Caller { identity, umask, who })
+    }
+
+    /// The caller of a request that tells what was done already; who is nobody in the log was let in by somebody else.
+    fn reporter(&self, header: &Header) -> Caller {
+        self.caller(header, 0).unwrap_or_else(|_| Caller::program())
+    }
+
+    /// Makes sure that the server will let the caller do it, where the kernel has judged by other rights.
+    fn judge_anew(&self, header: &Header, caller: &Caller, needs: &[Need<'_>]) -> Outcome<()> {
+        if !self.ids.is_judged_anew(header.uid) {
+            return Ok(());
         }
+        needs.iter().try_for_each(|need| self.replica.expect_right(&caller.who, *need).map_err(told))
     }
 
     fn node(&self, number: u64) -> Outcome<Node> {
@@ -92,9 +105,9 @@ impl Filter {
         if self.replica.is_mapped(object) { Duration::ZERO } else { KEPT }
     }
 
-    /// Does what may need room on the host, which the attic gives up for it.
+    /// Does what may need room on the host, which the attic gives up for it, and then what others have.
     fn making_room<T>(&self, act: impl Fn() -> Result<T, mezzo_replica::Error>) -> Outcome<T> {
-        self.replica.making_room(act).map_err(told)
+        self.replica.making_room_by_evicting(act).map_err(told)
     }
 
     /// The object was changed. Where that was by a number that it had before it became another inode, the kernel is to ask again

@@ -1,6 +1,7 @@
 //! Names: found, linked, removed, renamed.
 
-use mezzo_core::{Name, ObjectId};
+use mezzo_core::permission::Need;
+use mezzo_core::{Name, ObjectId, Place};
 use mezzo_fuse::{Entry, Errno, Header};
 use mezzo_replica::{Caller, Use};
 use rustix::fs::RenameFlags;
@@ -25,16 +26,28 @@ impl Filter {
     pub(super) fn link(&self, header: &Header, node: u64, name: &[u8]) -> Outcome<Entry> {
         let (parent, object) = (self.object(header.node)?, self.object(node)?);
         let name = self.name(parent, name)?;
-        let met = self.making_room(|| self.replica.link(&self.caller(header, 0), object, parent, &name))?;
+        let caller = self.caller(header, 0)?;
+        self.judge_anew(header, &caller, &[Need::Entry(parent)])?;
+        let met = self.making_room(|| self.replica.link(&caller, object, parent, &name))?;
         Ok(self.entry_of(&met))
     }
 
     pub(super) fn remove(&self, header: &Header, name: &[u8], directory: bool) -> Outcome<()> {
         let parent = self.object(header.node)?;
         let name = self.name(parent, name)?;
-        let caller = self.caller(header, 0);
+        let caller = self.caller(header, 0)?;
+        self.judge_taking(header, &caller, parent, &name)?;
         let remove = || self.making_room(|| self.replica.remove(&caller, parent, &name, directory));
         self.holding(parent, &name, remove)
+    }
+
+    /// As [`Filter::judge_anew`], for the object at a name, if there is one, which is taken from there.
+    fn judge_taking(&self, header: &Header, caller: &Caller, parent: ObjectId, name: &Name) -> Outcome<()> {
+        if !self.ids.is_judged_anew(header.uid) {
+            return Ok(());
+        }
+        let Ok(Some(object)) = self.replica.index().child(parent, name) else { return Ok(()) };
+        self.judge_anew(header, caller, &[Need::Take(object, &Place::new(parent, name.clone()))])
     }
 
     /// Runs `act`, which may take from what stands at `name` its last name. What the kernel knows it may still use: somebody
@@ -86,7 +99,10 @@ impl Filter {
         let (from, to): (ObjectId, ObjectId) = (self.object(header.node)?, self.object(new_parent)?);
         let (name, new_name) = (self.name(from, name)?, self.name(to, new_name)?);
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
-        let caller = self.caller(header, 0);
+        let caller = self.caller(header, 0)?;
+        self.judge_anew(header, &caller, &[Need::Entry(to)])?;
+        self.judge_taking(header, &caller, from, &name)?;
+        self.judge_taking(header, &caller, to, &new_name)?;
         let rename =
             || self.making_room(|| self.replica.rename(&caller, (from, &name), (to, &new_name), flags));
         self.holding(to, &new_name, rename)

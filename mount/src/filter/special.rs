@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use mezzo_core::permission::Need;
 use mezzo_fuse::{Answered, Errno, Header, Reply};
 use mezzo_replica::host;
 use rustix::fs::OFlags;
@@ -42,7 +43,9 @@ impl Filter {
         buffer[..given].copy_from_slice(&input[..given]);
         if sets {
             let set = |reach: BorrowedFd<'_>| call(reach, command, &mut buffer);
-            self.replica.set_marks(&self.caller(header, 0), object, set).map_err(told)?;
+            let caller = self.caller(header, 0)?;
+            self.judge_anew(header, &caller, &[Need::Own(object)])?;
+            self.replica.set_marks(&caller, object, set).map_err(told)?;
             self.was_changed_by(header.node, object);
         } else {
             let entry = self.replica.entry(object).map_err(told)?;

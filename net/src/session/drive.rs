@@ -1,16 +1,17 @@
 //! One connection, from its greeting to its end.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezzo_core::session::message::{Body, Goodbye, Hello, Message, Records, Refused};
+use bytes::Bytes;
+use mezzo_core::session::message::{self, Body, Goodbye, Hello, Message, Position, Records, Refused};
 use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
 use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
-use mezzo_replica::exchange::{Along, Known};
+use mezzo_replica::Replica;
+use mezzo_replica::exchange::{Along, Known, Snapshot, records_of};
 use mezzo_replica::log::Reader;
-use mezzo_replica::receive::{DataSource, OnData};
+use mezzo_replica::receive::{DataSource, How, OnData, Sought};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Hub;
 use super::wire::{self, Frame, Sender};
-use crate::data::{self, Fetches, NotFetched, Provider};
+use crate::data::{self, Answer, CHUNKED_FROM, Fetches, NotFetched, Provider};
 
 /// How long a goodbye may take to be sent.
 const PARTING: Duration = Duration::from_secs(1);
@@ -153,6 +154,8 @@ struct Driver {
     sender: Sender,
     known: Arc<Mutex<Known>>,
     reader: Arc<Reader>,
+    /// What is sent to a client that has nothing.
+    snapshot: Arc<Mutex<Option<Snapshot>>>,
     peer: ReplicaId,
     standing: watch::Sender<Standing>,
     /// What was begun in other threads, and says when it is done.
@@ -170,18 +173,18 @@ where
     let failed = |message: String| Ended { reason: Reason::Failed, message };
     let replica = hub.replica.clone();
     let begun = tokio::task::spawn_blocking(move || {
-        Ok::<_, mezzo_replica::Error>((replica.facts()?, replica.log_reader()?))
+        Ok::<_, mezzo_replica::Error>((replica.facts()?, replica.log_reader()?, replica.partial_snapshot()?))
     });
-    let (facts, reader) = match begun.await {
+    let (facts, reader, partial) = match begun.await {
         Ok(Ok(begun)) => begun,
         Ok(Err(error)) => return failed(error.to_string()),
         Err(error) => return failed(error.to_string()),
     };
     let mut durable = hub.durable();
     let (mut frames, sender, mut writing) = wire::open(stream);
-    let provider = Provider::new(hub.replica.clone(), sender.clone());
+    let provider = Provider::new(hub.replica.clone(), hub.manifests.clone(), sender.clone());
     let (done, mut dones) = mpsc::unbounded_channel();
-    let (machine, first) = begin(role, facts);
+    let (machine, first) = begin(role, facts, partial);
     let mut driver = Driver {
         hub,
         machine,
@@ -191,6 +194,7 @@ where
         sender: sender.clone(),
         known: Arc::default(),
         reader: Arc::new(reader),
+        snapshot: Arc::default(),
         peer: ReplicaId(0),
         standing,
         done,
@@ -244,11 +248,11 @@ where
     ended
 }
 
-fn begin(role: Role, facts: Facts) -> (Machine, Vec<Act>) {
+fn begin(role: Role, facts: Facts, partial: Option<(Position, u64)>) -> (Machine, Vec<Act>) {
     match role {
         Role::Client { takes_snapshot } => {
-            let takes = takes_snapshot && facts.last == Recno::NONE;
-            let (client, acts) = Client::new(facts, takes, None);
+            let takes = takes_snapshot && (facts.last == Recno::NONE || partial.is_some());
+            let (client, acts) = Client::new(facts, takes, partial);
             (Machine::Client(Box::new(client)), acts)
         }
         Role::Server(account) => (Machine::Server(Box::new(Server::new(facts, account))), Vec::new()),
@@ -261,7 +265,7 @@ impl Driver {
         self.carry_out(acts);
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
+    fn hear(&mut self, bytes: &Bytes) {
         match Frame::read(bytes) {
             Ok(Frame::Session(message)) => {
                 if let Some(Body::Hello(hello)) = &message.body
@@ -270,6 +274,11 @@ impl Driver {
                     return self.break_off(Reason::Rights, why);
                 }
                 self.learn(&message);
+                if let Some(Body::Hello(hello)) = &message.body
+                    && self.prepare_snapshot(hello)
+                {
+                    return;
+                }
                 if let Some(Body::Ping(_)) = message.body {
                     // It is answered with what is durable now, of which this session may not have been told yet.
                     self.tell(Event::Durable(self.hub.durable_now()));
@@ -277,31 +286,23 @@ impl Driver {
                 self.tell(Event::Message(message));
             }
             Ok(Frame::Data(message)) => {
-                if let Err(why) = self.hear_of_data(message) {
+                if let Err(why) = data::hear(&self.provider, &self.fetches, message) {
+                    self.break_off(Reason::Protocol, why);
+                }
+            }
+            Ok(Frame::Piece(piece, bytes)) => {
+                if let Err(why) = self.fetches.hear(piece.number, Answer::Piece(piece, bytes)) {
                     self.break_off(Reason::Protocol, why);
                 }
             }
             Ok(Frame::Renewal) => {
                 let (rules, sender, request) = (self.rules.clone(), self.sender.clone(), bytes.to_vec());
                 self.running.spawn_blocking(move || {
-                    rules.renew(&request).map(|answer| sender.raw(answer));
+                    rules.renew(&request).map(|answer| sender.raw(answer)).unwrap_or(())
                 });
             }
             Err(error) => self.break_off(Reason::Protocol, error.to_string()),
         }
-    }
-
-    fn hear_of_data(&self, message: data::DataMessage) -> Result<(), String> {
-        let number = message.number;
-        match message.body {
-            Some(data::Body::Want(want)) => self.provider.want(number, want)?,
-            Some(data::Body::More(more)) => self.provider.more(number, more.upto),
-            Some(data::Body::Stop(_)) => self.provider.stop(number),
-            Some(data::Body::Piece(piece)) => self.fetches.hear(number, Ok(piece))?,
-            Some(data::Body::Gone(gone)) => self.fetches.hear(number, Err(gone))?,
-            None => {}
-        }
-        Ok(())
     }
 
     fn break_off(&mut self, reason: Reason, message: String) {
@@ -363,7 +364,7 @@ impl Driver {
         let (hub, rules, known, peer) = (self.hub.clone(), self.rules.clone(), self.known.clone(), self.peer);
         let fetches = self.fetches.clone();
         self.begin(move || {
-            let rest = Remote { fetches: &fetches, rules: &*rules };
+            let rest = Remote { replica: &hub.replica, fetches: &fetches, rules: &*rules };
             let along = Along::new(&records, &rest);
             let is_allowed = |record: &Record| {
                 // It need not go back to where it came from.
@@ -380,12 +381,62 @@ impl Driver {
         });
     }
 
-    fn install(&mut self, _piece: mezzo_core::session::message::Snapshot) {
-        self.break_off(Reason::Protocol, "no snapshot is taken here".to_owned());
+    fn install(&mut self, piece: message::Snapshot) {
+        let hub = self.hub.clone();
+        self.standing.send_modify(|standing| standing.snapshot = Some((piece.after, piece.records)));
+        self.begin(move || {
+            let installed = records_of(&piece.frames).and_then(|records| {
+                let how = How { data: OnData::Absent, judge: false };
+                let taken =
+                    hub.replica.receive(&records, how, &*hub.audience).map_err(|error| error.to_string())?;
+                match taken.stopped {
+                    Some(stop) => Err(format!("record {} of the snapshot: {}", stop.record.recno, stop.why)),
+                    None => Ok(piece.upto),
+                }
+            });
+            Event::Installed(installed)
+        });
     }
 
-    fn read_snapshot(&mut self, _from: u64) {
-        self.break_off(Reason::Protocol, "no snapshot is given here".to_owned());
+    /// A client without records: it may be better off with a snapshot, which is made before it is greeted.
+    fn prepare_snapshot(&mut self, hello: &Hello) -> bool {
+        let is_server = matches!(self.machine, Machine::Server(_));
+        let is_asked = hello.takes_snapshot && hello.last == hello.snapshot_records;
+        let replica = &self.hub.replica;
+        let wanted = hello.snapshot.filter(|of| of.replica == replica.fileset().config.replica.0);
+        if !is_server || !is_asked || wanted.is_none() && !replica.offers_snapshot() {
+            return false;
+        }
+        let (hub, slot) = (self.hub.clone(), self.snapshot.clone());
+        let (done, hello) = (self.done.clone(), hello.clone());
+        self.running.spawn_blocking(move || {
+            let made = hub.replica.snapshot(wanted.map(|of| Recno(of.recno)));
+            let event = match made {
+                Ok(snapshot) => {
+                    let at = snapshot.at;
+                    *slot.lock() = Some(snapshot);
+                    Event::SnapshotIs(at)
+                }
+                Err(error) => failure(format!("could not make a snapshot: {error}")),
+            };
+            // Where the session has ended, nobody has to know.
+            let _ = done.send(event);
+            let _ = done.send(Event::Message(Body::Hello(hello).into()));
+        });
+        true
+    }
+
+    fn read_snapshot(&mut self, after: u64) {
+        let slot = self.snapshot.clone();
+        self.begin(move || {
+            let mut snapshot = slot.lock();
+            let piece = snapshot.as_mut().map(|snapshot| snapshot.piece(after));
+            match piece {
+                Some(Ok(piece)) => Event::SnapshotRead(piece),
+                Some(Err(error)) => failure(format!("could not read the snapshot: {error}")),
+                None => failure("there is no snapshot".to_owned()),
+            }
+        });
     }
 
     fn note(&mut self, note: Note) {
@@ -412,27 +463,30 @@ fn failure(message: String) -> Event {
 
 /// Data that the other side has.
 struct Remote<'a> {
+    replica: &'a Replica,
     fetches: &'a Fetches,
     rules: &'a dyn Rules,
 }
 
 impl DataSource for Remote<'_> {
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: BorrowedFd<'_>,
-    ) -> io::Result<bool> {
+    fn bring(&self, sought: &Sought<'_>) -> io::Result<bool> {
+        let Sought { object, version, size, older, .. } = *sought;
         if !self.rules.brings(object, version, size) {
             return Ok(false);
         }
-        match self.fetches.fetch((object, version, size), 0, to, &|| true) {
+        // One that can't be had is none.
+        let older = older.filter(|_| size >= CHUNKED_FROM);
+        let mut older = older.and_then(|older| self.replica.reading(object, older, None).ok()?.ok());
+        match self.fetches.fetch(sought, older.as_mut(), &|| true) {
             Ok(_) => Ok(true),
             // A later version, whose record follows, has taken its place.
             Err(NotFetched::Gone(_)) => Ok(false),
             Err(NotFetched::Write(error)) => Err(error),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    fn is_at_hand(&self, _: DataVersion) -> bool {
+        false
     }
 }

@@ -1,19 +1,24 @@
 //! Frames of a connection: records and what is said of them, and data beside them. What was said goes before data that waits.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{Buf, Bytes};
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::Message;
 use prost::Message as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::sync::{Notify, mpsc};
 
-use crate::data::DataMessage;
+use crate::data::{DataMessage, Piece};
 use crate::frame::{FrameError, FrameLimits, FrameReader, FrameWriter};
 use crate::limits;
 
 const SESSION: u8 = 0x10;
 const DATA: u8 = 0x11;
+
+/// A piece of a file: the head, with its length before it, and the bytes, which are not copied for it.
+const PIECE: u8 = 0x12;
 
 /// How messages of enrolment begin: one may come instead of a hello.
 const ENROLMENT: u8 = 1;
@@ -31,6 +36,8 @@ pub enum Frame {
     Session(Message),
     /// Of the data beside it.
     Data(DataMessage),
+    /// A piece of it, and its bytes.
+    Piece(Piece, Bytes),
     /// A client's certificate is to be renewed.
     Renewal,
 }
@@ -47,18 +54,19 @@ pub enum WireError {
 }
 
 impl Frame {
-    pub fn read(bytes: &[u8]) -> Result<Frame, WireError> {
+    pub fn read(frame: &Bytes) -> Result<Frame, WireError> {
         let no_message = |cause: &dyn std::fmt::Display| WireError::NoMessage(cause.to_string());
-        match bytes.split_first() {
-            Some((&SESSION, body)) => {
-                Ok(Frame::Session(Message::decode(body).map_err(|error| no_message(&error))?))
+        let Some(channel) = frame.first() else { return Err(no_message(&"it is empty")) };
+        let mut body = frame.slice(1..);
+        match *channel {
+            SESSION => Ok(Frame::Session(Message::decode(body).map_err(|error| no_message(&error))?)),
+            DATA => Ok(Frame::Data(DataMessage::decode(body).map_err(|error| no_message(&error))?)),
+            PIECE => {
+                let head = Piece::decode_length_delimited(&mut body).map_err(|error| no_message(&error))?;
+                Ok(Frame::Piece(head, body.copy_to_bytes(body.remaining())))
             }
-            Some((&DATA, body)) => {
-                Ok(Frame::Data(DataMessage::decode(body).map_err(|error| no_message(&error))?))
-            }
-            Some((&ENROLMENT, _)) => Ok(Frame::Renewal),
-            Some((channel, _)) => Err(no_message(&format!("there is no channel {channel}"))),
-            None => Err(no_message(&"it is empty")),
+            ENROLMENT => Ok(Frame::Renewal),
+            channel => Err(no_message(&format!("there is no channel {channel}"))),
         }
     }
 }
@@ -72,11 +80,14 @@ pub enum Urgency {
     Waits,
 }
 
+/// A frame: its head, and what follows without being copied.
+type Parts = (Vec<u8>, Bytes);
+
 /// Where frames are put to be written.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    now: mpsc::UnboundedSender<Vec<u8>>,
-    waits: mpsc::Sender<Vec<u8>>,
+    now: mpsc::UnboundedSender<Parts>,
+    waits: mpsc::Sender<Parts>,
     backlog: Arc<Backlog>,
 }
 
@@ -88,21 +99,28 @@ struct Backlog {
 }
 
 /// What a frame takes of memory at least.
-fn weight(bytes: &[u8]) -> usize {
-    bytes.len() + 64
+fn weight((head, bytes): &Parts) -> usize {
+    head.len() + bytes.len() + 64
 }
 
 impl Sender {
     pub fn session(&self, message: &Message) {
-        let mut bytes = vec![SESSION];
-        // It has room in memory, else encoding can't fail.
-        let _ = message.encode(&mut bytes);
-        self.raw(bytes);
+        self.raw(encoded(SESSION, message));
     }
 
-    pub fn raw(&self, bytes: Vec<u8>) -> bool {
-        self.backlog.bytes.fetch_add(weight(&bytes), Ordering::Relaxed);
-        self.now.send(bytes).is_ok()
+    pub fn raw(&self, bytes: Vec<u8>) {
+        // Where the connection has ended, that is noticed where it is read.
+        self.now((bytes, Bytes::new()));
+    }
+
+    fn now(&self, parts: Parts) -> bool {
+        self.backlog.bytes.fetch_add(weight(&parts), Ordering::Relaxed);
+        self.now.send(parts).is_ok()
+    }
+
+    fn waits(&self, parts: Parts) -> bool {
+        self.backlog.bytes.fetch_add(weight(&parts), Ordering::Relaxed);
+        self.waits.blocking_send(parts).is_ok()
     }
 
     /// Waits until not too much waits to be written.
@@ -114,13 +132,27 @@ impl Sender {
 
     /// From a thread of its own, which waits where much waits already. False where the connection has ended.
     pub fn data(&self, message: &DataMessage, urgency: Urgency) -> bool {
-        let mut bytes = vec![DATA];
-        let _ = message.encode(&mut bytes);
+        let parts = (encoded(DATA, message), Bytes::new());
         match urgency {
-            Urgency::Now => self.raw(bytes),
-            Urgency::Waits => self.waits.blocking_send(bytes).is_ok(),
+            Urgency::Now => self.now(parts),
+            Urgency::Waits => self.waits(parts),
         }
     }
+
+    /// As data that waits.
+    pub fn piece(&self, head: &Piece, bytes: Bytes) -> bool {
+        let mut parts = (vec![PIECE], bytes);
+        // It has room in memory, else encoding can't fail.
+        let _ = head.encode_length_delimited(&mut parts.0);
+        self.waits(parts)
+    }
+}
+
+fn encoded(channel: u8, message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = vec![channel];
+    // It has room in memory, else encoding can't fail.
+    let _ = message.encode(&mut bytes);
+    bytes
 }
 
 /// The two halves of a connection. Writing is done by a task of its own, which ends when nobody can send any more, or with the
@@ -135,36 +167,30 @@ where
     let frames = FrameLimits { bytes: MESSAGE_BYTES + 1024, time: limits::FRAME_TIME };
     let reader = FrameReader::new(read, frames);
     let mut writer = FrameWriter::new(write, frames);
-    let (now, mut said) = mpsc::unbounded_channel::<Vec<u8>>();
-    let (waits, mut waiting) = mpsc::channel::<Vec<u8>>(DATA_WAITING);
+    let (now, mut said) = mpsc::unbounded_channel::<Parts>();
+    let (waits, mut waiting) = mpsc::channel::<Parts>(DATA_WAITING);
     let backlog = Arc::new(Backlog::default());
     let behind = backlog.clone();
     let writing = tokio::spawn(async move {
-        let taken = |bytes: &[u8]| {
-            behind.bytes.fetch_sub(weight(bytes), Ordering::Relaxed);
-            behind.written.notify_one();
-        };
         loop {
-            let next = match (said.try_recv(), waiting.try_recv()) {
+            let (first, second) = match (said.try_recv(), waiting.try_recv()) {
+                // Both get on, and what was said waits for one piece at most.
+                (Ok(parts), later) => (Some(parts), later.ok()),
+                (Err(_), Ok(parts)) => (Some(parts), None),
                 (Err(_), Err(_)) => {
                     writer.flush().await?;
                     tokio::select! {
                         biased;
-                        bytes = said.recv() => match bytes {
-                            Some(bytes) => (Some(bytes), None),
-                            None => break,
-                        },
-                        Some(bytes) = waiting.recv() => (None, Some(bytes)),
+                        parts = said.recv() => (parts, None),
+                        Some(parts) = waiting.recv() => (Some(parts), None),
                     }
                 }
-                (now, later) => (now.ok(), later.ok()),
             };
-            if let (Some(bytes), _) = &next {
-                writer.write(&[bytes]).await?;
-                taken(bytes);
-            }
-            if let (_, Some(bytes)) = &next {
-                writer.write(&[bytes]).await?;
+            let Some(first) = first else { break };
+            for parts in [Some(first), second].into_iter().flatten() {
+                writer.write(&[&parts.0, &parts.1]).await?;
+                behind.bytes.fetch_sub(weight(&parts), Ordering::Relaxed);
+                behind.written.notify_one();
             }
         }
         writer.flush().await?;

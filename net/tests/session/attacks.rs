@@ -8,7 +8,7 @@ use mezzo_core::session::message::{
     Snapshot, SnapshotAck, Welcome,
 };
 use mezzo_core::{Change, Device, FilesetId, IdMapping, Kind, ObjectId, Origin, Recno, Record, ReplicaId};
-use mezzo_net::data::{Body as DataBody, DataMessage, Piece, Want};
+use mezzo_net::data::{Body as DataBody, DataMessage, Piece, Runs, Version, Want};
 use mezzo_net::identity::Rights;
 use mezzo_net::server::Policy;
 use mezzo_replica::{Changes, NewNode};
@@ -208,7 +208,8 @@ async fn a_file_given_to_a_user_that_the_mapping_does_not_name() {
         for (uid, gid, who) in [(0, 2000, "user 0"), (2000, 0, "group 0")] {
             let (host, last, answer) =
                 under(mapping.clone(), |records| owned_by(&mut records[0], uid, gid)).await;
-            assert!(permission(answer).ends_with(who));
+            let message = permission(answer);
+            assert!(message.ends_with(who), "{message}");
             is_untouched(&host, last, "file");
         }
     }
@@ -562,45 +563,37 @@ async fn asked_for_data(host: &Host) -> (Guest, Speaker, u64, Want) {
     }
 }
 
-fn piece(offset: u64, bytes: &[u8], digest: &[u8]) -> DataBody {
-    let (length, bytes) = (bytes.len() as u64, bytes.to_vec());
-    DataBody::Piece(Piece { offset, length, bytes, is_compressed: false, digest: digest.to_vec() })
+/// A piece of bytes as they are, and its head.
+fn piece(number: u64, offset: u64, bytes: &[u8], digest: &[u8]) -> (Piece, Vec<u8>) {
+    let digest = digest.to_vec().into();
+    (Piece { number, offset, length: bytes.len() as u64, is_compressed: false, digest }, bytes.to_vec())
+}
+
+/// One of zeros that says of itself how long it is.
+fn squeezed(number: u64, length: u64) -> (Piece, Vec<u8>) {
+    let digest = blake3::hash(&vec![0; length as usize]).as_bytes().to_vec().into();
+    let bytes = zstd::bulk::compress(&[0; 600_000], 1).unwrap();
+    (Piece { number, offset: 0, length, is_compressed: true, digest }, bytes)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_is_not_what_was_asked_for() {
     let bytes = [7; 1000];
-    let digest = blake3::hash(&bytes);
-    let compressed = zstd::bulk::compress(&[0; 600_000], 1).unwrap();
-    for (what, body) in [
-        ("a wrong digest", piece(0, &bytes, &[0; 32])),
-        ("a digest of another length", piece(0, &bytes, &[0; 7])),
-        ("another offset", piece(5000, &bytes, digest.as_bytes())),
-        ("nothing", piece(0, &[], blake3::hash(&[]).as_bytes())),
-        (
-            "more than it says, compressed",
-            DataBody::Piece(Piece {
-                offset: 0,
-                length: 1000,
-                bytes: compressed.clone(),
-                is_compressed: true,
-                digest: digest.as_bytes().to_vec(),
-            }),
-        ),
-        (
-            "more than a piece has",
-            DataBody::Piece(Piece {
-                offset: 0,
-                length: 600_000,
-                bytes: compressed,
-                is_compressed: true,
-                digest: blake3::hash(&[0; 600_000]).as_bytes().to_vec(),
-            }),
-        ),
-    ] {
+    let digest = *blake3::hash(&bytes).as_bytes();
+    type Lie<'l> = &'l dyn Fn(u64) -> (Piece, Vec<u8>);
+    let lies: [(&str, Lie); 6] = [
+        ("a wrong digest", &|number| piece(number, 0, &bytes, &[0; 32])),
+        ("a digest of another length", &|number| piece(number, 0, &bytes, &[0; 7])),
+        ("another offset", &|number| piece(number, 5000, &bytes, &digest)),
+        ("nothing", &|number| piece(number, 0, &[], blake3::hash(&[]).as_bytes())),
+        ("more than it says, compressed", &|number| squeezed(number, 1000)),
+        ("more than a piece has", &|number| squeezed(number, 600_000)),
+    ];
+    for (what, lie) in lies {
         let host = Host::start().await;
         let (_guest, mut speaker, number, _) = asked_for_data(&host).await;
-        speaker.say_data(&DataMessage { number, body: Some(body) }).await;
+        let (head, bytes) = lie(number);
+        speaker.say_piece(&head, &bytes).await;
         loop {
             match speaker.hear_anything().await {
                 Heard::Data(DataMessage { number: stopped, body: Some(DataBody::Stop(_)) }) => {
@@ -621,8 +614,8 @@ async fn data_of_a_version_that_nobody_asked_for() {
     let (mut speaker, _) = host.writer().await.greet().await;
     let bytes = b"an attacker's";
     for number in [1, 2, u64::MAX] {
-        let body = Some(piece(0, bytes, blake3::hash(bytes).as_bytes()));
-        speaker.say_data(&DataMessage { number, body }).await;
+        let (head, bytes) = piece(number, 0, bytes, blake3::hash(bytes).as_bytes());
+        speaker.say_piece(&head, &bytes).await;
     }
     // It is as if nothing had been said.
     speaker.say(Body::Ping(Ping { number: 7, last: 0 })).await;
@@ -638,15 +631,15 @@ async fn a_question_for_data_that_is_not_there() {
     let guest = host.writer().await;
     let (mut speaker, _) = guest.greet().await;
     for (number, version, size) in [(1, 1_000_000, 12), (2, 1_000_000, u64::MAX), (3, u64::MAX, 1 << 40)] {
-        let want = Want {
+        let version = Version {
             object_replica: origin.replica.0,
             object_recno: origin.recno.0,
             version_replica: origin.replica.0,
             version_recno: version,
             size,
-            from: 0,
-            upto: u64::MAX,
         };
+        let runs = Runs { runs: vec![0, size], may_follow: false };
+        let want = Want { version, runs, answers: u64::MAX, with_digests: true };
         speaker.say_data(&DataMessage { number, body: Some(DataBody::Want(want)) }).await;
         let answer = loop {
             match speaker.hear_anything().await {

@@ -11,7 +11,7 @@ use mezzo_core::codec::encode;
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::{Ack, Body, Goodbye, Hello, Message, Position, Records, Refused, Welcome};
 use mezzo_core::{IdMapping, Name, ObjectId, Recno, Record, ReplicaId, Who};
-use mezzo_net::data::{Body as DataBody, DataMessage, Gone};
+use mezzo_net::data::{Body as DataBody, DataMessage, Gone, Piece};
 use mezzo_net::frame::{FrameLimits, FrameReader};
 use mezzo_net::identity::{Address, ClientIdentity, PendingClient, Rights, ServerIdentity, SystemClock};
 use mezzo_net::limits;
@@ -33,6 +33,7 @@ pub const ROOT: ObjectId = ObjectId::ROOT;
 /// Channels of a connection.
 pub const SESSION: u8 = 0x10;
 pub const DATA: u8 = 0x11;
+pub const PIECE: u8 = 0x12;
 
 /// A replica in a directory that is gone with the test.
 pub struct Bench {
@@ -317,6 +318,11 @@ impl Speaker {
 
     pub async fn say_data(&mut self, message: &DataMessage) {
         self.frame(DATA, &message.encode_to_vec()).await;
+    }
+
+    pub async fn say_piece(&mut self, head: &Piece, bytes: &[u8]) {
+        let head = head.encode_length_delimited_to_vec();
+        self.frame(PIECE, &[&head, bytes].concat()).await;
     }
 
     pub async fn hear_anything(&mut self) -> Heard {

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Form;
 use crate::Error;
-use crate::host::{self, Stat};
+use crate::host::{self, Stat, now};
 use crate::index::{Entry, Kept};
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Files that are given up at once.
 const BATCH: usize = 64;
@@ -172,9 +172,9 @@ impl Replica {
         }
     }
 
-    /// Whether the attic has to give room up soon: it is looked at more often then.
+    /// Whether room has to be given up soon, by the attic or by evicting: it is looked at more often then.
     pub fn is_host_nearly_full(&self) -> bool {
-        self.index.attic_size().1 > 0
+        (self.index.attic_size().1 > 0 || self.fileset().config.cache.limit.is_some())
             && self.has_free_less_than(2 * u64::from(self.attic.policy.leave_free_percent))
     }
 

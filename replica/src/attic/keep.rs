@@ -9,11 +9,12 @@ use rustix::fs::{OFlags, RenameFlags};
 
 use super::{Attic, Form, UNFINISHED};
 use crate::Error;
+use crate::host::now;
 use crate::host::{self, xattr};
 use crate::index::{Entry, Kept};
 use crate::meet::Met;
 use crate::opens::Sight;
-use crate::replica::{Order, Replica, now};
+use crate::replica::{Order, Replica};
 
 /// How a file that loses its last name goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,9 @@ use super::ranges::{Head, State, Writer};
 use super::{Attic, Form, UNFINISHED};
 use crate::Error;
 use crate::host;
+use crate::host::now;
 use crate::index::Entry;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Bytes that are kept at once where a file is written from front to back, so that the next writes need not wait.
 const AHEAD: u64 = 256 << 10;
@@ -274,7 +275,7 @@ impl Replica {
 
     fn settle_ranges(&self) -> Result<(), Error> {
         let settling = std::mem::take(&mut *self.attic.layers.settling.lock());
-        rustix::fs::syncfs(self.fileset().root())?;
+        crate::host::sync_all(self.fileset().root())?;
         self.ranges_are_durable(settling);
         Ok(())
     }

@@ -7,8 +7,9 @@ use mezzo_core::{Kind, ObjectId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Error;
+use crate::host::now;
 use crate::index::Entry;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 
 /// Files that are evicted in one go, the least recently used first.
 const BATCH: usize = 4096;
@@ -18,6 +19,9 @@ const LOOKED_AT: usize = 4096;
 
 /// Parts of the limit, in hundredths, that are left free where it was passed, so that not each new file begins anew.
 const MARGIN: u64 = 5;
+
+/// Bytes that are evicted before what had no room is tried again.
+const EVICTED: u64 = 16 << 20;
 
 /// How long nothing is looked for after nothing was found that could go.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
@@ -54,7 +58,7 @@ fn parse(text: &str) -> Option<u64> {
 fn as_text<S: Serializer>(limit: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
     let bytes = limit.unwrap_or_default();
     let (word, unit) =
-        UNITS.iter().find(|(_, unit)| bytes % unit == 0 && bytes >= *unit).unwrap_or(&UNITS[4]);
+        UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes >= *unit).unwrap_or(&UNITS[4]);
     to.serialize_str(&format!("{}{word}", bytes / unit))
 }
 
@@ -119,6 +123,20 @@ impl Replica {
     /// Whether the cache has to give room up soon: it is looked at more often then.
     pub fn is_cache_beyond_limit(&self) -> bool {
         self.fileset().config.cache.limit.is_some_and(|limit| self.index.data().here() > limit)
+    }
+
+    /// Does `act`, and where neither the host nor the attic has room for it, evicts what was not used longest, and does it again. Not
+    /// to be called in the order.
+    pub fn making_room_by_evicting<T>(&self, act: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
+        let tried = self.making_room(&act);
+        let is_full = matches!(&tried, Err(error) if matches!(error.errno(), libc::ENOSPC | libc::EDQUOT));
+        if is_full && self.evict_for(0)? { self.making_room(act) } else { tried }
+    }
+
+    /// Evicts what was not used longest, where `bytes` have no room; false where nothing may go.
+    pub(super) fn evict_for(&self, bytes: u64) -> Result<bool, Error> {
+        let is_bounded = self.fileset().config.cache.limit.is_some();
+        Ok(is_bounded && self.evict_least_used(bytes.max(EVICTED))? > 0)
     }
 
     /// Evicts files until `bytes` are gone, the least recently used first, and returns how many are.

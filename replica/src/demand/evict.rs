@@ -54,7 +54,7 @@ pub struct Evicted {
 
 /// What came of marking a file.
 enum Marked {
-    Marked(DataVersion, u64),
+    Done(DataVersion, u64),
     Absent,
     Refused(Refused),
 }
@@ -67,7 +67,7 @@ impl Replica {
             let mut marked = Vec::new();
             for object in objects {
                 match self.mark_evicted(*object) {
-                    Ok(Marked::Marked(version, size)) => marked.push((*object, version, size)),
+                    Ok(Marked::Done(version, size)) => marked.push((*object, version, size)),
                     Ok(Marked::Absent) => evicted.absent += 1,
                     Ok(Marked::Refused(why)) => evicted.refused.push((*object, why)),
                     Err(Error::Gone) => {}
@@ -135,9 +135,26 @@ impl Replica {
             self.index.set_lacking(object, Lacking::Nothing)?;
             return Ok(Marked::Refused(Refused::Open));
         }
+        self.evictions.note(object);
         xattr::mark_absent_whatever(file.as_fd())?;
         self.index.met(object, None, host::stat(file.as_fd())?.attributes.ctime)?;
-        Ok(Marked::Marked(version, met.entry.attributes().size))
+        Ok(Marked::Done(version, met.entry.attributes().size))
+    }
+
+    /// After a kill: of those that were evicted, some have their bytes again, which is no change of theirs.
+    pub(crate) fn settle_evicted(&self, evicted: &[ObjectId]) -> Result<(), Error> {
+        for object in evicted {
+            let Some(entry) = self.index.entry(*object)?.filter(|entry| !self.is_nameless(entry)) else {
+                continue;
+            };
+            let Ok(reach) = self.reach(&entry) else { continue };
+            let stat = host::stat(reach.as_fd())?;
+            if is_inode_of(&entry, &stat) && !xattr::is_lost(reach.as_fd()) {
+                self.index.set_lacking(*object, Lacking::Nothing)?;
+                self.settle_copied(&entry, reach.as_fd(), &stat)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the bytes of a file that is marked; false where it has others by now, or needs them again.

@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 use super::queue::Filling;
 use super::{FetchError, Stop, Urgency, Wanted};
 use crate::Error;
+use crate::host::now;
 use crate::host::{self, xattr};
 use crate::index::{Entry, Lacking};
 use crate::meet::is_inode_of;
@@ -62,6 +63,8 @@ impl Replica {
                 }
                 Ok(Put::Done | Put::Overtaken) => {}
                 Ok(Put::Written | Put::Stopped) => return Err(FetchError::Stopped),
+                // It takes as much twice until it is in its place.
+                Err(FetchError::NoRoom(_)) if self.evict_for(2 * entry.attributes().size)? => {}
                 Err(error) => return Err(error),
             }
         }
@@ -74,7 +77,8 @@ impl Replica {
             let entry = self.index.entry(object).ok().flatten();
             entry.is_some_and(|entry| entry.lost && entry.version() == Some(version))
         };
-        Ok(self.demand.partials().keep_only(is_needed)?)
+        let may_come = |version: DataVersion| !self.index.has_heard(version.0);
+        Ok(self.demand.partials().keep_only(is_needed, may_come, now().seconds)?)
     }
 
     fn fetch_version(&self, entry: &Entry, urgency: Urgency, stop: &Stop) -> Result<Put, FetchError> {

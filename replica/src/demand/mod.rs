@@ -7,8 +7,9 @@
 
 mod cache;
 mod evict;
+mod evictions;
 mod fill;
-mod partial;
+pub(crate) mod partial;
 mod pins;
 mod queue;
 mod stop;
@@ -26,6 +27,7 @@ use crate::replica::Replica;
 
 pub use cache::CachePolicy;
 pub use evict::{Evicted, Refused};
+pub(crate) use evictions::Evictions;
 pub(crate) use fill::{Put, is_whole};
 pub(crate) use pins::Pins;
 pub use pins::{PinError, Pinned};

@@ -43,7 +43,7 @@ impl Lock {
             taken => taken.map_err(io::Error::from).map_err(failed)?,
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        writeln!(file, "{}", crate::host::process()).map_err(failed)?;
         Ok(Lock { _file: file })
     }
 }

@@ -1,6 +1,7 @@
 //! A fileset on disk: its directory, what is in `.mezzo`, and who may use it.
 
 mod config;
+mod ids;
 mod lock;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::host::{self, proc_path};
 
 pub use crate::host::write_whole;
 pub use config::{Config, ConfigError, Digests};
+pub use ids::{Ids, owner_of};
 pub use lock::Lock;
 
 /// The name of mezzo's own directory in a fileset's root.
@@ -59,6 +61,8 @@ pub struct Fileset {
     own: OwnedFd,
     /// What `fileset.toml` says.
     pub config: Config,
+    /// How the users of this machine are those that the log tells of.
+    pub ids: Ids,
     /// Whether somebody on this machine serves a replica of the same id, which can only be a copy of this one.
     pub has_twin: bool,
 }
@@ -91,7 +95,7 @@ impl Fileset {
                 .map_err(io::Error::from)
                 .map_err(failed("make directories in .mezzo of"))?;
         }
-        Ok(Fileset { path: path.to_owned(), root, own, config, has_twin: false })
+        Ok(Fileset { path: path.to_owned(), root, own, config, ids: Ids::default(), has_twin: false })
     }
 
     /// Opens the fileset at `path`, which is its root.
@@ -108,7 +112,8 @@ impl Fileset {
             own => own.map_err(failed("open .mezzo in"))?,
         };
         let config = Config::read(own.as_fd(), path)?;
-        Ok(Fileset { path: path.to_owned(), root, own, config, has_twin: false })
+        let ids = Ids::read(own.as_fd()).map_err(failed("read .mezzo/ids in"))?;
+        Ok(Fileset { path: path.to_owned(), root, own, config, ids, has_twin: false })
     }
 
     /// The fileset's directory, as it was given.
@@ -175,7 +180,7 @@ fn open_own(root: &OwnedFd) -> io::Result<OwnedFd> {
 /// A fileset's id at random.
 fn new_fileset() -> io::Result<FilesetId> {
     let mut bytes = [0; 16];
-    random(&mut bytes)?;
+    host::random(&mut bytes)?;
     Ok(FilesetId(bytes))
 }
 
@@ -184,12 +189,7 @@ pub(crate) fn new_replica() -> io::Result<ReplicaId> {
     let mut bytes = [0; 8];
     // 0 is the root's: see ObjectId::ROOT.
     while u64::from_le_bytes(bytes) == ObjectId::ROOT.0.replica.0 {
-        random(&mut bytes)?;
+        host::random(&mut bytes)?;
     }
     Ok(ReplicaId(u64::from_le_bytes(bytes)))
-}
-
-fn random(bytes: &mut [u8]) -> io::Result<()> {
-    use std::io::Read;
-    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }

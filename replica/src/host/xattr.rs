@@ -51,7 +51,7 @@ pub fn all(fd: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
 }
 
 /// How the names of marks begin that are mezzo's own.
-const OWN: &[u8] = b"trusted.mezzo.";
+pub const OWN: &[u8] = b"trusted.mezzo.";
 
 /// The durable mark of a file that lacks bytes which the log tells of.
 pub const LOST: &[u8] = b"trusted.mezzo.lost";

@@ -78,6 +78,15 @@ impl Fold<'_> {
             | Change::Disable { .. }
             | Change::Amend { .. }
             | Change::Epoch { .. } => Ok(()),
+            Change::Snapshot { of, at, heads, .. } => {
+                for head in heads {
+                    let told = self.memory.heard.entry(head.replica).or_default();
+                    told.made = told.made.max(head.recno);
+                }
+                let told = self.memory.heard.entry(*of).or_default();
+                told.received = told.received.max(*at);
+                Ok(())
+            }
         }
     }
 

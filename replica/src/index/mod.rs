@@ -12,6 +12,7 @@ mod entry;
 mod layer;
 mod memory;
 mod store;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +28,7 @@ pub use apply::Local;
 pub use attic::Kept;
 pub use entry::{Entry, Lacking};
 pub use store::{DataTotals, StoreError};
+pub use view::View;
 
 use crate::host::HostId;
 use apply::Fold;
@@ -344,6 +346,13 @@ impl Index {
             }
         }
         Ok(found.into_iter().take(count).collect())
+    }
+
+    /// The file as it was written last.
+    pub fn view(&self) -> Result<View, StoreError> {
+        let _writing = self.writing.lock();
+        let snapshot = self.memory.read().snapshot.clone();
+        Ok(View { snapshot, heard: self.store.heard()? })
     }
 
     /// Changes that are not in the file yet: what `write_behind` would write.

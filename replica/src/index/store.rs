@@ -472,6 +472,11 @@ impl Snapshot {
         Ok(())
     }
 
+    /// How many names there are.
+    pub fn names(&self) -> Result<u64, StoreError> {
+        tried!("read", redb::ReadableTableMetadata::len(&self.names))
+    }
+
     /// Since when the attic has a version.
     pub fn kept_since(&self, version: DataVersion) -> Result<Option<Time>, StoreError> {
         let found = tried!("read", self.kept.get(&object_key(ObjectId(version.0))[..]))?;

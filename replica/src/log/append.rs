@@ -4,10 +4,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mezzo_core::codec::{Chain, FrameError, MINOR, OutOfOrder, SegmentHead, encode};
-use mezzo_core::{Recno, Record, ReplicaId, Time};
+use mezzo_core::{Recno, Record, ReplicaId};
+
+use crate::host::now;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::SEGMENT_BYTES;
@@ -329,9 +330,4 @@ fn find_end(directory: &Directory, segment: &Arc<Segment>) -> Result<(Frames, Ta
             }
         }
     }
-}
-
-fn now() -> Time {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Time::new(i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos())
 }

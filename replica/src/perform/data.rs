@@ -42,10 +42,10 @@ enum When {
 }
 
 impl Replica {
-    /// Tells that somebody has opened the object, and writes to it unseen. `reach` leads to it, and is kept while there is
+    /// Tells that somebody has opened the object, whose bytes are here or are not wanted, and writes to it unseen. `reach` leads to it, and is kept while there is
     /// room for it.
     pub fn opened(&self, object: ObjectId, usage: Use, reach: Option<OwnedFd>) -> Result<(), Error> {
-        self.opening(object, usage, Some(Sight::Unseen), Bytes::Needed)?;
+        self.opening(object, usage, Some(Sight::Unseen), Bytes::NotNeeded)?;
         self.keep_reach(object, reach);
         Ok(())
     }
@@ -60,7 +60,9 @@ impl Replica {
         fixed: Option<Sight>,
         bytes: Bytes,
     ) -> Result<(Sight, Use), Error> {
-        self.note_used(object);
+        if bytes == Bytes::Needed {
+            self.note_used(object);
+        }
         let mut sight = fixed.unwrap_or(Sight::Unseen);
         // In order, so that nobody gives it other data between the look at who writes and the open.
         let mut order = (usage != Use::Read).then(|| self.begin_when_full()).transpose()?;

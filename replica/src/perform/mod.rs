@@ -41,7 +41,7 @@ pub struct Caller {
 impl Caller {
     /// This program on its own account, such as when it takes in what was done behind its back.
     pub fn program() -> Caller {
-        let who = Who { pid: std::process::id(), program: (*b"mezzo").into(), ..Who::default() };
+        let who = Who { pid: crate::host::process(), program: (*b"mezzo").into(), ..Who::default() };
         Caller { identity: Identity::default(), umask: 0, who: Arc::new(who) }
     }
 }

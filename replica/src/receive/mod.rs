@@ -15,6 +15,7 @@ mod outgoing;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use mezzo_core::name::escape;
 use mezzo_core::permission;
@@ -40,7 +41,8 @@ use crate::undo::present::Indexed;
 use crate::undo::{Audience, Touched, innermost, subjects};
 use journal::Journal;
 
-pub use data::{DataSource, Filled};
+pub(crate) use data::with_few_large;
+pub use data::{DataSource, Filled, Sought};
 pub use outgoing::{Beside, Outgoing};
 
 /// What becomes of the data that a record tells of.
@@ -126,6 +128,8 @@ struct Wanted {
     newest: HashMap<ObjectId, DataVersion>,
     /// Digests that the batch tells of.
     digests: HashMap<DataVersion, Digest>,
+    /// Of large files, the version that was here before the batch.
+    older: HashMap<ObjectId, DataVersion>,
 }
 
 impl Replica {
@@ -134,13 +138,14 @@ impl Replica {
     pub fn receive(&self, records: &[Record], how: How<'_>, audience: &dyn Audience) -> Result<Taken, Error> {
         let _one_at_a_time = self.receiving.lock();
         let journal = Journal::begin(self.fileset().own(), records)?;
-        let taken = self.take_all(records, None, how, audience)?;
-        if taken.files > 0 {
-            rustix::fs::syncfs(self.fileset().root())?;
+        let taken = self.take_all(records, None, how, audience);
+        // Where it failed, what was taken before stays, and need not be finished by the next start.
+        if taken.as_ref().map_or(true, |taken| taken.files > 0) {
+            crate::host::sync_all(self.fileset().root())?;
         }
         self.sync_log()?;
         journal.end()?;
-        Ok(taken)
+        taken
     }
 
     /// What would come of [`Replica::receive`], as far as it can be told without doing it.
@@ -148,7 +153,7 @@ impl Replica {
         let mut overlay = Overlay::new(Indexed(&self.index));
         let mut taken = Taken::default();
         for record in records {
-            if self.index.has_heard(record.origin) || !concerns_others(&record.change) {
+            if self.is_known(record) || !concerns_others(&record.change) {
                 taken.known += 1;
                 continue;
             }
@@ -187,7 +192,7 @@ impl Replica {
     pub fn differing_versions(&self, records: &[Record]) -> Result<Vec<(Recno, Difference)>, Error> {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
-        for record in records.iter().filter(|record| !self.index.has_heard(record.origin)) {
+        for record in records.iter().filter(|record| !self.is_known(record)) {
             // Of what the records tell first: later ones saw what the earlier ones left.
             let (objects, _) = subjects(&record.change);
             let is_first = objects.iter().all(|object| !seen.contains(object));
@@ -206,14 +211,14 @@ impl Replica {
         let Some((journal, records)) = Journal::open(self.fileset().own())? else { return Ok(None) };
         let last = self.last();
         // Of one whose effect was here, the times of one object may be in the log, and not those of the next.
-        if let Some(record) = records.iter().rfind(|record| self.index.has_heard(record.origin))
+        if let Some(record) = records.iter().rfind(|record| self.is_known(record))
             && operation.is_some_and(|operation| is_about(operation, &record.change))
             && !touches(&record.change, &Indexed(&self.index))?.is_empty()
         {
             self.settle_begun(&record.change)?;
             self.take_applied(&mut *self.begin()?, record, &mut Touched::default())?;
         }
-        let begun = records.iter().find(|record| !self.index.has_heard(record.origin)).filter(|record| {
+        let begun = records.iter().find(|record| !self.is_known(record)).filter(|record| {
             operation.is_some_and(|operation| operation.recno > last && is_about(operation, &record.change))
         });
         if let Some(record) = begun {
@@ -232,9 +237,15 @@ impl Replica {
         let Some((journal, records)) = Journal::open(self.fileset().own())? else { return Ok(None) };
         let mut order = self.begin_when_full()?;
         let mut taken = 0;
-        let begun = records.iter().rposition(|record| self.index.has_heard(record.origin));
+        let begun = records.iter().rposition(|record| self.is_known(record));
         for (at, record) in records.iter().enumerate() {
-            let is_heard = self.index.has_heard(record.origin);
+            let is_heard = self.is_known(record);
+            if let Change::Snapshot { .. } = &record.change
+                && order.last == Recno::NONE
+            {
+                self.begin_snapshot(&mut order, record)?;
+                continue;
+            }
             if is_heard && begun != Some(at) || !concerns_others(&record.change) {
                 continue;
             }
@@ -247,12 +258,12 @@ impl Replica {
                 },
                 Verdict::Conflict(_) | Verdict::Damaged(_) => break,
             };
+            if changes.is_empty() {
+                continue;
+            }
             for change in changes {
                 self.ensure_one_more()?;
                 self.commit_received(&mut order, record, change, Local::default())?;
-            }
-            if is_heard {
-                continue;
             }
             if let Change::Make { object, state, .. } = innermost(&record.change) {
                 made.push(Unmet { object: *object, made: state.attributes.ctime });
@@ -261,7 +272,7 @@ impl Replica {
             for object in self.moved_by(&record.change)? {
                 self.index.met(object, None, since)?;
             }
-            taken += 1;
+            taken += u64::from(!is_heard);
         }
         // The bytes that came with them may be gone, whatever the file's size and times are.
         for (object, data, _) in records.iter().filter_map(|record| data_of(&record.change)) {
@@ -275,6 +286,22 @@ impl Replica {
         }
         self.sync_log()?;
         Ok(Some(Logged { journal, records: taken }))
+    }
+
+    /// Whether a record was received before. The records of a snapshot have the numbers that they get here.
+    fn is_known(&self, record: &Record) -> bool {
+        if self.is_partial() {
+            return record.recno <= self.log.last();
+        }
+        self.index.has_heard(record.origin)
+    }
+
+    /// The log begins with a snapshot, whose records follow.
+    fn begin_snapshot(&self, order: &mut Order, record: &Record) -> Result<(), Error> {
+        let Change::Snapshot { records, .. } = &record.change else { return Ok(()) };
+        self.commit_received(order, record, record.change.clone(), Local::default())?;
+        self.snapshot_end.store(records.saturating_add(1), Ordering::Relaxed);
+        Ok(())
     }
 
     /// A record was begun, and what it changed on the host so far is no change of anybody else's.
@@ -301,7 +328,7 @@ impl Replica {
         how: How<'_>,
         audience: &dyn Audience,
     ) -> Result<Taken, Error> {
-        let wanted = Wanted::of(records);
+        let wanted = self.wanted_of(records)?;
         let mut taken = Taken::default();
         for record in records {
             let mut touched = Touched::default();
@@ -331,7 +358,14 @@ impl Replica {
         audience: &dyn Audience,
         touched: &mut Touched,
     ) -> Result<Option<Why>, Error> {
-        if self.index.has_heard(record.origin) || !concerns_others(&record.change) {
+        if let Change::Snapshot { .. } = &record.change
+            && self.last() == Recno::NONE
+        {
+            self.begin_snapshot(&mut *self.begin()?, record)?;
+            taken.applied += 1;
+            return Ok(None);
+        }
+        if self.is_known(record) || !concerns_others(&record.change) {
             taken.known += 1;
             return Ok(None);
         }
@@ -471,7 +505,7 @@ impl Replica {
     /// What the record is about, with what was changed of it unseen taken in. The root of a tree that has no record yet is what
     /// the first record will say.
     fn meet_subjects(&self, order: &mut Order, change: &Change) -> Result<(), Error> {
-        if order.last.0 == 0 {
+        if order.last.0 == 0 || self.is_partial() && order.last.0 == 1 {
             let ctime = host::stat(self.fileset().root())?.attributes.ctime;
             self.index.met(ObjectId::ROOT, None, ctime)?;
         }
@@ -493,7 +527,10 @@ impl Replica {
 
     /// What no record may say, and what the host can't hold: found out before anything is done.
     fn is_refused(&self, record: &Record) -> Option<Why> {
-        if let Some(why) = is_forged(record) {
+        // What a snapshot says of an object has the object's origin, and may name what was made later.
+        if !self.is_partial()
+            && let Some(why) = is_forged(record)
+        {
             return Some(Why::Damaged(why.to_owned()));
         }
         let (_, places) = subjects(&record.change);
@@ -716,7 +753,7 @@ fn is_about(operation: &Operation, change: &Change) -> bool {
 
 /// A log's own affairs are no other replica's.
 fn concerns_others(change: &Change) -> bool {
-    !matches!(change, Change::Epoch { .. } | Change::Noop)
+    !matches!(change, Change::Epoch { .. } | Change::Snapshot { .. } | Change::Noop)
 }
 
 /// An object or a version that a record makes is named by it, or was named before it: never after.

@@ -136,7 +136,7 @@ impl Redo<'_> {
         self.put_all_back(&root)?;
         self.end_touch()?;
         // What stands aside is in its place for good before it goes from there, and all that is known of it too.
-        rustix::fs::syncfs(self.replica.fileset().root())?;
+        host::sync_all(self.replica.fileset().root())?;
         self.replica.write_behind(true)?;
         for (name, _, _) in host::entries(&*self.aside)? {
             // What the log has and could not be put back, as somebody made another thing of its name meanwhile, stays.
@@ -144,7 +144,7 @@ impl Redo<'_> {
                 remove_all(&self.aside, &name)?;
             }
         }
-        Ok(rustix::fs::syncfs(self.replica.fileset().root())?)
+        Ok(host::sync_all(self.replica.fileset().root())?)
     }
 
     /// What replaces a file's data puts what it was into the attic, under a version's name. Where the power left the file at another

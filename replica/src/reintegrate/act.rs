@@ -151,6 +151,7 @@ impl Bare {
             | Change::Disable { .. }
             | Change::Amend { .. }
             | Change::Alias { .. }
+            | Change::Snapshot { .. }
             | Change::Epoch { .. } => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mezzo_core::record::Displaced;
 use mezzo_core::time::Step;
 use mezzo_core::undo::Action;
-use mezzo_core::{Attributes, Change, Kind, Name, ObjectId, Origin, Place, State, Time};
+use mezzo_core::{Attributes, Change, Kind, Name, ObjectId, Origin, Place, State, Time, Xattr};
 use rustix::fs::RenameFlags;
 
 use super::Audience;
@@ -163,9 +163,9 @@ impl Replica {
         let parent = self.parent_entry(place.parent)?;
         let directory = self.directory(place.parent)?;
         let doomed = self.entry(object)?;
-        let mut reach = None;
+        // Also where the name was removed before: other names' ctime is told by the record.
+        let reach = self.reach_of_doomed(&doomed)?;
         if let Some(stat) = self.stat_if_there(directory.as_fd(), &place.name)? {
-            reach = self.reach_of_doomed(&doomed)?;
             let is_directory = doomed.attributes().kind == Kind::Directory;
             let met = Met { entry: doomed.clone(), stat };
             let made_for_a_while = for_good && self.is_without_data(&met)?;
@@ -287,6 +287,36 @@ impl Replica {
         Ok((change, local))
     }
 
+    /// What an action that may have been begun has changed of its object is no change of anybody else's, who would be told to have
+    /// made it: so far, each thing is as it was or as it is to be.
+    pub(super) fn settle_begun_action(&self, action: &Action) -> Result<(), Error> {
+        let (Action::Set { object, data: None, .. } | Action::Xattr { object, .. }) = action else {
+            return Ok(());
+        };
+        let entry = self.entry(*object)?;
+        let reach = self.reach(&entry)?;
+        let stat = host::stat(reach.as_fd())?;
+        let is_begun = match action {
+            Action::Set { attributes, .. } => {
+                is_between(&stat.attributes, entry.attributes(), attributes)
+                    && host::xattr::all(reach.as_fd())? == entry.state.xattrs
+            }
+            Action::Xattr { name, mode, .. } => {
+                let wanted = Attributes { mode: *mode, ..*entry.attributes() };
+                let others = |xattrs: &[Xattr]| -> Vec<Xattr> {
+                    xattrs.iter().filter(|xattr| *xattr.name != **name).cloned().collect()
+                };
+                is_between(&stat.attributes, entry.attributes(), &wanted)
+                    && others(&host::xattr::all(reach.as_fd())?) == others(&entry.state.xattrs)
+            }
+            _ => false,
+        };
+        if is_begun && is_inode_of(&entry, &stat) {
+            self.index.met(*object, None, stat.attributes.ctime)?;
+        }
+        Ok(())
+    }
+
     fn set_back(&self, order: &mut Order, object: ObjectId, wanted: &Attributes) -> Result<Done, Error> {
         let (Met { entry: before, .. }, reach) = self.reach_in_order(order, object)?;
         let now = before.attributes();
@@ -358,6 +388,16 @@ impl Replica {
         self.inodes.note(object, &host);
         Ok(host)
     }
+}
+
+/// Whether something on its way from `before` to `after` may be so now. Another owner takes set-id bits away for a while.
+fn is_between(now: &Attributes, before: &Attributes, after: &Attributes) -> bool {
+    let modes = [before.mode, after.mode, before.mode & !0o6000, after.mode & !0o6000];
+    modes.contains(&now.mode)
+        && [before.uid, after.uid].contains(&now.uid)
+        && [before.gid, after.gid].contains(&now.gid)
+        && [before.mtime, after.mtime].contains(&now.mtime)
+        && (now.kind, now.size) == (before.kind, before.size)
 }
 
 /// A directory that is exchanged has another parent, which xfs counts as a change of what it holds.

@@ -30,7 +30,7 @@ use crate::log::Reader;
 use crate::perform::Caller;
 use crate::replica::{Order, Replica};
 use journal::{Journal, Work};
-use present::Indexed;
+pub(crate) use present::Indexed;
 
 pub use selection::Selection;
 pub(crate) use selection::{innermost, subjects};
@@ -169,9 +169,9 @@ impl Replica {
             who: (*caller.who).clone(),
         };
         let journal = Journal::begin(self.fileset().own(), &work)?;
-        let done = self.take_back(&mut order, &work, HashMap::new(), audience, &mut touched);
+        let done = self.take_back(&mut order, &work, None, audience, &mut touched);
         if done.is_ok() {
-            journal.end()?;
+            self.end_of_undo(journal)?;
         }
         // Kernel caches are told of changes only after leaving the order: it takes locks for that which a waiting user's
         // call may hold.
@@ -195,12 +195,18 @@ impl Replica {
             }
         }
         let mut order = self.begin()?;
-        match self.take_back(&mut order, &work, done, &(), &mut Touched::default()) {
+        match self.take_back(&mut order, &work, Some(done), &(), &mut Touched::default()) {
             Err(Error::Undo(why)) => crate::say!("mezzo: an undo that was cut off can't be finished: {why}"),
             taken => taken?,
         }
-        journal.end()?;
+        self.end_of_undo(journal)?;
         Ok(Some(work.records.len() as u64))
+    }
+
+    /// Ends it once its records are durable: a power loss that leaves some of them must leave the journal.
+    fn end_of_undo(&self, journal: Journal) -> Result<(), Error> {
+        self.sync_log()?;
+        Ok(journal.end()?)
     }
 
     fn plan_in_order(&self, _order: &Order, selection: &Selection<'_>) -> Result<Plan, Error> {
@@ -271,15 +277,18 @@ impl Replica {
         Ok(open.map(|object| Why::Open { object }))
     }
 
+    /// `done` is how many actions are done for each record by one that was cut off.
     fn take_back(
         &self,
         order: &mut Order,
         work: &Work,
-        mut done: HashMap<Origin, usize>,
+        done: Option<HashMap<Origin, usize>>,
         audience: &dyn Audience,
         touched: &mut Touched,
     ) -> Result<(), Error> {
         let caller = Caller { who: work.who.clone().into(), ..Caller::program() };
+        let mut is_cut_off = done.is_some();
+        let mut done = done.unwrap_or_default();
         let reader = self.log.reader()?;
         let mut log = reader.backwards(work.records.first().copied().unwrap_or_default());
         for recno in &work.records {
@@ -300,6 +309,9 @@ impl Replica {
                 self.commit(order, &caller, undo, Local::default())?;
             }
             for action in actions {
+                if std::mem::take(&mut is_cut_off) {
+                    self.settle_begun_action(&action)?;
+                }
                 touched.note(&action);
                 self.act(order, &caller, (record.origin, &work.gone), &action, audience)?;
             }

@@ -29,10 +29,12 @@ impl Selection<'_> {
         reader: &'w Reader,
         along: &'w BTreeSet<Recno>,
     ) -> impl Iterator<Item = Result<(Record, bool), LogError>> + 'w {
+        // What the log begins with was done by nobody here.
+        let after = self.after.max(crate::exchange::end_of(reader).unwrap_or(Recno::NONE));
         let mut walk = Walk { selection: self, reader, along, over: HashSet::new(), left: self.most };
         reader
             .backwards(Recno(u64::MAX))
-            .take_while(|record| record.as_ref().map_or(true, |record| record.recno > self.after))
+            .take_while(move |record| record.as_ref().map_or(true, |record| record.recno > after))
             .map_while(move |record| match record {
                 Ok(_) if walk.left == 0 => None,
                 Ok(record) => Some(walk.meet(record)),
@@ -82,7 +84,10 @@ impl Walk<'_> {
 
 /// Whether people would count it as something that was done.
 pub(super) fn counts(record: &Record) -> bool {
-    !matches!(record.change, Change::Digest { .. } | Change::Noop | Change::Epoch { .. })
+    !matches!(
+        record.change,
+        Change::Digest { .. } | Change::Noop | Change::Epoch { .. } | Change::Snapshot { .. }
+    )
 }
 
 /// The change itself, where it is one that takes another back.

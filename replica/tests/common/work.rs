@@ -1,11 +1,16 @@
 //! Random work on a fileset, by a seed.
 
+use std::cell::Cell;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Once;
+use std::time::{Duration, Instant};
 
-use mezzo_core::{ObjectId, Recno, Time};
+use mezzo_core::{Name, ObjectId, Recno, Time};
 use mezzo_replica::host::SetTime;
 use mezzo_replica::replay::Range;
 use mezzo_replica::{Bytes, Changes, NewNode, Sight, Use};
+use mezzo_sim::shrink::shrink;
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::{Bench, name, user};
@@ -41,6 +46,60 @@ impl Random {
     }
 }
 
+/// Does `check` with `count` random histories: each is the seeds of so many steps. One that fails is shortened for as long as it
+/// fails, and told with its steps; `MEZZO_STEPS`, the seeds with commas between them, has one history done alone.
+pub fn with_histories(count: usize, length: usize, check: impl Fn(&[u64])) {
+    if let Ok(steps) = std::env::var("MEZZO_STEPS") {
+        let steps: Vec<u64> = steps.split(',').map(|step| step.trim().parse().unwrap()).collect();
+        return check(&steps);
+    }
+    let mut random = Random::new(seed());
+    for _ in 0..count {
+        let steps: Vec<u64> = (0..length).map(|_| random.below(1 << 31)).collect();
+        let Err(why) = attempt(&check, &steps) else { continue };
+        let begun = Instant::now();
+        let shortest =
+            shrink(&steps, |part| begun.elapsed() < SHRINKING && quietly(|| attempt(&check, part)).is_err());
+        let seeds: Vec<String> = shortest.iter().map(u64::to_string).collect();
+        println!("a history of {} steps fails; again: MEZZO_STEPS={}", shortest.len(), seeds.join(","));
+        TELLS.set(true);
+        // Where it fails once more, its steps and the reason are told.
+        check(&shortest);
+        resume_unwind(why);
+    }
+}
+
+/// How long a shorter history is looked for.
+const SHRINKING: Duration = Duration::from_secs(120);
+
+thread_local! {
+    /// Whether this thread tells each step.
+    static TELLS: Cell<bool> = const { Cell::new(false) };
+    /// Whether nothing is told of this thread's panics.
+    static IS_QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+fn attempt(check: &impl Fn(&[u64]), steps: &[u64]) -> std::thread::Result<()> {
+    // What a failed history leaves is its own.
+    catch_unwind(AssertUnwindSafe(|| check(steps)))
+}
+
+fn quietly<T>(act: impl FnOnce() -> T) -> T {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !IS_QUIET.get() {
+                tell(panic);
+            }
+        }));
+    });
+    IS_QUIET.set(true);
+    let done = act();
+    IS_QUIET.set(false);
+    done
+}
+
 /// Writes as a program does that opens the file for it.
 pub fn write(bench: &Bench, object: ObjectId, bytes: &[u8]) {
     let replica = bench.replica();
@@ -66,8 +125,27 @@ pub fn snapshot(bench: &Bench) -> Snapshot {
     Snapshot { at: bench.replica().last(), tree }
 }
 
+/// The operations of a step.
+const OPERATIONS: [&str; 14] = [
+    "create",
+    "create",
+    "mkdir",
+    "symlink",
+    "remove",
+    "rename",
+    "rename",
+    "exchange",
+    "link",
+    "truncate",
+    "write",
+    "chmod and touch",
+    "chown",
+    "xattr",
+];
+
 /// One operation on a few names in a few directories; many are refused, and change nothing.
-pub fn step(bench: &Bench, random: &mut Random) {
+pub fn step(bench: &Bench, seed: u64) {
+    let mut random = Random::new(seed);
     let replica = bench.replica();
     let names = ["a", "b", "c", "d"];
     let parents: Vec<ObjectId> = std::iter::once(ROOT)
@@ -82,7 +160,20 @@ pub fn step(bench: &Bench, random: &mut Random) {
     let (here, there) = ((parent, &file), (other_parent, &other));
     let object = replica.meet(parent, &file).unwrap().map(|met| met.entry.object);
     let is_file = object.is_some_and(|object| replica.entry(object).unwrap().version().is_some());
-    match (random.below(14), object) {
+    let operation = random.below(14);
+    if TELLS.get() {
+        let path = |parent, name: &Name| {
+            let path = mezzo_core::name::join(&replica.index().path(parent).unwrap(), name.as_bytes());
+            path.escape_ascii().to_string()
+        };
+        println!(
+            "  {} {} [{}]",
+            OPERATIONS[operation as usize],
+            path(parent, &file),
+            path(other_parent, &other)
+        );
+    }
+    match (operation, object) {
         (0 | 1, _) => drop(replica.create_file(&caller, parent, &file, 0o644)),
         (2, _) => drop(replica.make(&caller, parent, &file, NewNode::Directory(0o755))),
         (3, _) => drop(replica.make(&caller, parent, &file, NewNode::Symlink(b"a"))),

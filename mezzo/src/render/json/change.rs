@@ -84,6 +84,12 @@ pub fn put(fields: &mut Fields, change: &Change) {
             fields.put("cause", detail::why(*cause));
             fields.put("ended_at", ended_at.0);
         }
+        Change::Snapshot { of, at, records, heads } => {
+            fields.put("of", of.to_string());
+            fields.put("at", at.0);
+            fields.put("records", *records);
+            fields.put("heads", heads.iter().map(ToString::to_string).collect::<Vec<_>>());
+        }
         Change::Noop => {}
     }
 }

@@ -57,6 +57,10 @@ pub fn change(change: &Change) -> Vec<Field> {
             field("holder", holder),
             field("last before", ended_at),
         ],
+        Change::Snapshot { of, at, records, .. } => vec![
+            field("of", format_args!("record {at} of replica {of}")),
+            field("made by", format_args!("the {records} records that follow")),
+        ],
     }
 }
 

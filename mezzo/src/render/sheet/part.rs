@@ -71,7 +71,8 @@ pub fn parts(view: &View, change: &Change) -> Vec<Part> {
         | Change::Noop
         | Change::Disable { .. }
         | Change::Alias { .. }
-        | Change::Epoch { .. } => Vec::new(),
+        | Change::Epoch { .. }
+        | Change::Snapshot { .. } => Vec::new(),
     }
 }
 
