@@ -397,6 +397,8 @@ class Group:
             client.sync()
             # Digests are records, which come when there is time.
             wait_for(lambda: client.status()["digests_waiting"] == 0, f"digests of {client.name} are not made")
+        # A server that was killed amid a record is without its bytes until a client brings them.
+        wait_for(lambda: self.server.status()["lost_files"] == 0, "the server is without bytes of some files")
         for client in [*self.clients, self.clients[0]]:
             client.sync()
 

@@ -21,6 +21,9 @@ use super::Hub;
 use super::wire::{self, Frame, Sender};
 use crate::data::{self, Answer, CHUNKED_FROM, Fetches, NotFetched, Provider};
 
+/// Files that are brought one behind the other before others have their turn.
+const AT_ONCE: usize = 16;
+
 /// How long a goodbye may take to be sent.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -439,7 +442,34 @@ impl Driver {
         });
     }
 
+    /// Brings what is missing here, as after a kill or a power loss, from a client that may have it.
+    fn bring_missing(&mut self) {
+        let (hub, rules, fetches) = (self.hub.clone(), self.rules.clone(), self.fetches.clone());
+        self.running.spawn_blocking(move || {
+            let rest = Remote { replica: &hub.replica, fetches: &fetches, rules: &*rules };
+            let mut after = None;
+            loop {
+                let missing = hub.replica.without_bytes(after, AT_ONCE);
+                // Others have their turn after some of them.
+                let filled = missing.and_then(|missing| {
+                    hub.replica.fill(&missing, &rest)?;
+                    Ok(missing.last().copied())
+                });
+                match filled {
+                    Ok(Some(last)) if fetches.is_connected() => after = Some(last),
+                    Ok(_) => return,
+                    Err(error) => {
+                        return mezzo_replica::say!("mezzo: could not bring what is missing here: {error}");
+                    }
+                }
+            }
+        });
+    }
+
     fn note(&mut self, note: Note) {
+        if let (Note::Open { .. }, Machine::Server(_)) = (&note, &self.machine) {
+            self.bring_missing();
+        }
         self.rules.note(self.peer, &note);
         self.standing.send_modify(|standing| match note {
             Note::Open { replica, acknowledged } => {
