@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mezzo_core::session::message::{Permit, Refused};
+use mezzo_core::session::message::{Hello, Permit, Refused};
 use mezzo_core::session::{Account, Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, FilesetId, Kind, ObjectId, Record, ReplicaId};
 use mezzo_replica::Replica;
@@ -26,8 +26,14 @@ const CONNECTIONS: usize = 4096;
 /// The file of a fileset's `.mezzo` that says which client each replica belongs to.
 const REPLICAS: &str = "clients.toml";
 
+/// Replicas that one client may come with: its own, those that it was before, and those of its clients.
+const REPLICAS_OF_CLIENT: usize = 4096;
+
 /// A set-user-id or set-group-id bit.
 const SET_ID: u32 = 0o6000;
+
+/// The extended attribute that gives a program rights, as a set-id bit does.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// A client as people see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +67,8 @@ pub struct ClientStatus {
 /// A fileset that is offered.
 pub struct Served {
     hub: Arc<Hub>,
+    /// All replicas that the log here was one of.
+    own: Vec<ReplicaId>,
     fileset: FilesetId,
     live: Mutex<HashMap<ClientId, Live>>,
     bindings: Mutex<Bindings>,
@@ -115,7 +123,9 @@ impl Served {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Bindings::default(),
             Err(error) => return Err(error.into()),
         };
+        let own = replica.log_reader()?.replicas()?.into_iter().map(|(replica, _)| replica).collect();
         Ok(Arc::new(Served {
+            own,
             hub: Hub::start(replica, audience)?,
             fileset,
             live: Mutex::default(),
@@ -129,19 +139,42 @@ impl Served {
         self.fileset
     }
 
-    /// Whether the replica is this client's; one that nobody came with is from now on, durably.
-    fn bind(&self, replica: ReplicaId, client: ClientId) -> Result<bool, io::Error> {
+    /// The replica is this client's from now on, durably, where it is nobody's.
+    fn bind(&self, replica: ReplicaId, client: ClientId) -> Result<(), io::Error> {
         let (replica, client) = (replica.to_string(), client.to_string());
         let mut bindings = self.bindings.lock();
-        if let Some(bound) = bindings.replicas.get(&replica) {
-            return Ok(*bound == client);
+        if bindings.replicas.contains_key(&replica) {
+            return Ok(());
+        }
+        if bindings.replicas.values().filter(|bound| **bound == client).count() >= REPLICAS_OF_CLIENT {
+            return Err(io::Error::other("the client came with too many of them"));
         }
         let mut next = bindings.clone();
         next.replicas.insert(replica, client);
         let text = toml::to_string(&next).map_err(io::Error::other)?;
         mezzo_replica::fileset::write_whole(self.hub.replica.fileset().own(), REPLICAS, text.as_bytes())?;
         *bindings = next;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Whether the replica may be this client's, or whose it is.
+    fn may_be(&self, replica: ReplicaId, client: ClientId) -> Result<(), String> {
+        if self.own.contains(&replica) {
+            return Err(format!("replica {replica} is the server's"));
+        }
+        match self.bindings.lock().replicas.get(&replica.to_string()) {
+            Some(bound) if *bound != client.to_string() => {
+                Err(format!("replica {replica} is another client's"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same; and one that nobody came with is this client's from now on.
+    fn owns(&self, replica: ReplicaId, client: ClientId) -> Result<(), String> {
+        self.may_be(replica, client)?;
+        let noted = self.bind(replica, client);
+        noted.map_err(|error| format!("could not note whose replica {replica} is: {error}"))
     }
 
     fn replica_of(&self, client: ClientId) -> Option<ReplicaId> {
@@ -294,12 +327,8 @@ async fn meet(
     let (ending, ended) = watch::channel(false);
     let live = Live { handle: handle.clone(), address: from, standing: standing.subscribe(), ended };
     offered.live.lock().insert(id, live);
-    let rules = Arc::new(ServerRules {
-        served: offered.clone(),
-        identity: identity.clone(),
-        client: client.clone(),
-        handle: handle.clone(),
-    });
+    let rules =
+        Arc::new(ServerRules { served: offered.clone(), identity: identity.clone(), client: client.clone() });
     let account = Account {
         may_write: client.rights == Rights::ReadWrite,
         exclusive: false,
@@ -355,7 +384,6 @@ struct ServerRules {
     served: Arc<Served>,
     identity: ServerIdentity,
     client: identity::Client,
-    handle: Handle,
 }
 
 impl Rules for ServerRules {
@@ -367,18 +395,13 @@ impl Rules for ServerRules {
             path: record.change.path().unwrap_or_default().to_vec(),
             message,
         };
-        let replica = record.origin.replica;
-        match self.served.bind(replica, self.client.id) {
-            Ok(true) => {}
-            Ok(false) => return Err(refused(format!("replica {replica} is another client's"))),
-            Err(error) => return Err(refused(format!("could not note whose replica {replica} is: {error}"))),
-        }
+        self.served.owns(record.origin.replica, self.client.id).map_err(&refused)?;
         if let Some(id) = crate::rights::forbidden(&self.client.mapping, record) {
             return Err(refused(format!("the client may not act for, or give anything to, {id}")));
         }
         let Policy { allow_set_id, allow_devices } = self.served.policy;
         match made_by(&record.change) {
-            Some((Kind::File, mode)) if mode & SET_ID != 0 && !allow_set_id => {
+            _ if gives_rights(&record.change) && !allow_set_id => {
                 Err(refused("clients may make no set-id programs here (peers.allow_set_id)".to_owned()))
             }
             Some((Kind::BlockDevice | Kind::CharDevice, _)) if !allow_devices => {
@@ -400,15 +423,15 @@ impl Rules for ServerRules {
         Some(self.identity.answer(Peer::Client(self.client.id), request).bytes)
     }
 
-    fn note(&self, peer: ReplicaId, note: &Note) {
+    fn knows(&self, hello: &Hello) -> Result<(), String> {
+        let replica = ReplicaId(hello.replica);
+        self.served.owns(replica, self.client.id)?;
+        let earlier = hello.ids.iter().map(|id| ReplicaId(id.replica)).filter(|id| *id != replica);
+        earlier.into_iter().try_for_each(|id| self.served.may_be(id, self.client.id))
+    }
+
+    fn note(&self, _: ReplicaId, note: &Note) {
         match note {
-            Note::Open { .. } => match self.served.bind(peer, self.client.id) {
-                Ok(true) => {}
-                Ok(false) => self.handle.end(Reason::Rights, "this replica is another client's"),
-                Err(error) => {
-                    self.handle.end(Reason::Failed, &format!("could not note whose replica it is: {error}"))
-                }
-            },
             Note::Stuck(stop) => mezzo_replica::say!(
                 "mezzo: record {} of client {} ({}) was refused: {}",
                 stop.refused.recno,
@@ -437,6 +460,16 @@ fn made_by(change: &Change) -> Option<(Kind, u32)> {
         }
         Change::UndoOf { change, .. } => made_by(change),
         _ => None,
+    }
+}
+
+/// Whether a change gives a program rights that whoever starts it has not.
+fn gives_rights(change: &Change) -> bool {
+    match change {
+        Change::Xattr { name, value, .. } => **name == *CAPABILITY && value.after.is_some(),
+        Change::Make { state, .. } if state.xattrs.iter().any(|xattr| *xattr.name == *CAPABILITY) => true,
+        Change::UndoOf { change, .. } => gives_rights(change),
+        change => made_by(change).is_some_and(|(kind, mode)| kind == Kind::File && mode & SET_ID != 0),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mezzo_core::session::message::{self, Body, Goodbye, Message, Position, Records, Refused};
+use mezzo_core::session::message::{self, Body, Goodbye, Hello, Message, Position, Records, Refused};
 use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
 use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
 use mezzo_replica::Replica;
@@ -20,6 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::Hub;
 use super::wire::{self, Frame, Sender};
 use crate::data::{self, Answer, CHUNKED_FROM, Fetches, NotFetched, Provider};
+
+/// Files that are brought one behind the other before others have their turn.
+const AT_ONCE: usize = 16;
 
 /// How long a goodbye may take to be sent.
 const PARTING: Duration = Duration::from_secs(1);
@@ -49,6 +52,11 @@ pub trait Rules: Send + Sync {
     /// The answer to a client that wants its certificate renewed; waits for the disk.
     fn renew(&self, _request: &[u8]) -> Option<Vec<u8>> {
         None
+    }
+
+    /// Whether who greets may be who it says it is; waits for the disk.
+    fn knows(&self, _hello: &Hello) -> Result<(), String> {
+        Ok(())
     }
 
     /// Something happened that is not the session's own affair.
@@ -176,7 +184,7 @@ where
         Err(error) => return failed(error.to_string()),
     };
     let mut durable = hub.durable();
-    let (mut frames, sender, writing) = wire::open(stream);
+    let (mut frames, sender, mut writing) = wire::open(stream);
     let provider = Provider::new(hub.replica.clone(), hub.manifests.clone(), sender.clone());
     let (done, mut dones) = mpsc::unbounded_channel();
     let (machine, first) = begin(role, facts, partial);
@@ -198,6 +206,7 @@ where
     };
     driver.fetches.connect(Some(sender.clone()));
     driver.carry_out(first);
+    let mut is_written = false;
     let clock = Instant::now();
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -206,11 +215,21 @@ where
             break ended;
         }
         tokio::select! {
-            frame = frames.next() => match frame {
+            // No byte is lost where this is given up for one of the others.
+            frame = async { sender.room().await; frames.next().await } => match frame {
                 Ok(Some(bytes)) => driver.hear(&bytes),
                 Ok(None) => break Ended { reason: Reason::Dead, message: "the connection was ended by the other side".into() },
                 Err(error) => break Ended { reason: Reason::Dead, message: error.to_string() },
             },
+            written = &mut writing => {
+                let message = match written {
+                    Ok(Ok(())) => "the connection can't be written to any more".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                is_written = true;
+                break Ended { reason: Reason::Dead, message };
+            }
             Some(event) = dones.recv() => driver.tell(event),
             Some(event) = events.recv() => driver.tell(event),
             Ok(()) = durable.changed() => {
@@ -225,9 +244,10 @@ where
     // What is being done to the replica is done to its end: the next session begins with what it left.
     while driver.running.join_next().await.is_some() {}
     drop((driver, provider, sender));
-    let writing_ends = tokio::time::timeout(PARTING, writing);
-    // Who is gone is not told goodbye.
-    let _ = writing_ends.await;
+    if !is_written {
+        // Who is gone is not told goodbye.
+        let _ = tokio::time::timeout(PARTING, writing).await;
+    }
     ended
 }
 
@@ -251,6 +271,11 @@ impl Driver {
     fn hear(&mut self, bytes: &Bytes) {
         match Frame::read(bytes) {
             Ok(Frame::Session(message)) => {
+                if let Some(Body::Hello(hello)) = &message.body
+                    && let Err(why) = self.rules.knows(hello)
+                {
+                    return self.break_off(Reason::Rights, why);
+                }
                 self.learn(&message);
                 if let Some(Body::Hello(hello)) = &message.body
                     && self.prepare_snapshot(hello)
@@ -265,12 +290,12 @@ impl Driver {
             }
             Ok(Frame::Data(message)) => {
                 if let Err(why) = data::hear(&self.provider, &self.fetches, message) {
-                    self.break_off(why);
+                    self.break_off(Reason::Protocol, why);
                 }
             }
             Ok(Frame::Piece(piece, bytes)) => {
                 if let Err(why) = self.fetches.hear(piece.number, Answer::Piece(piece, bytes)) {
-                    self.break_off(why);
+                    self.break_off(Reason::Protocol, why);
                 }
             }
             Ok(Frame::Renewal) => {
@@ -279,12 +304,12 @@ impl Driver {
                     rules.renew(&request).map(|answer| sender.raw(answer)).unwrap_or(())
                 });
             }
-            Err(error) => self.break_off(error.to_string()),
+            Err(error) => self.break_off(Reason::Protocol, error.to_string()),
         }
     }
 
-    fn break_off(&mut self, why: String) {
-        let goodbye = Goodbye { reason: Reason::Protocol.word().to_owned(), message: why };
+    fn break_off(&mut self, reason: Reason, message: String) {
+        let goodbye = Goodbye { reason: reason.word().to_owned(), message };
         self.tell(Event::Say(Body::Goodbye(goodbye)));
     }
 
@@ -377,7 +402,7 @@ impl Driver {
     }
 
     /// A client without records: it may be better off with a snapshot, which is made before it is greeted.
-    fn prepare_snapshot(&mut self, hello: &message::Hello) -> bool {
+    fn prepare_snapshot(&mut self, hello: &Hello) -> bool {
         let is_server = matches!(self.machine, Machine::Server(_));
         let is_asked = hello.takes_snapshot && hello.last == hello.snapshot_records;
         let replica = &self.hub.replica;
@@ -417,7 +442,34 @@ impl Driver {
         });
     }
 
+    /// Brings what is missing here, as after a kill or a power loss, from a client that may have it.
+    fn bring_missing(&mut self) {
+        let (hub, rules, fetches) = (self.hub.clone(), self.rules.clone(), self.fetches.clone());
+        self.running.spawn_blocking(move || {
+            let rest = Remote { replica: &hub.replica, fetches: &fetches, rules: &*rules };
+            let mut after = None;
+            loop {
+                let missing = hub.replica.without_bytes(after, AT_ONCE);
+                // Others have their turn after some of them.
+                let filled = missing.and_then(|missing| {
+                    hub.replica.fill(&missing, &rest)?;
+                    Ok(missing.last().copied())
+                });
+                match filled {
+                    Ok(Some(last)) if fetches.is_connected() => after = Some(last),
+                    Ok(_) => return,
+                    Err(error) => {
+                        return mezzo_replica::say!("mezzo: could not bring what is missing here: {error}");
+                    }
+                }
+            }
+        });
+    }
+
     fn note(&mut self, note: Note) {
+        if let (Note::Open { .. }, Machine::Server(_)) = (&note, &self.machine) {
+            self.bring_missing();
+        }
         self.rules.note(self.peer, &note);
         self.standing.send_modify(|standing| match note {
             Note::Open { replica, acknowledged } => {

@@ -1,11 +1,14 @@
 //! Frames of a connection: records and what is said of them, and data beside them. What was said goes before data that waits.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::{Buf, Bytes};
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::Message;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::data::{DataMessage, Piece};
 use crate::frame::{FrameError, FrameLimits, FrameReader, FrameWriter};
@@ -22,6 +25,9 @@ const ENROLMENT: u8 = 1;
 
 /// Frames of data that may wait to be written. Whoever has more waits.
 const DATA_WAITING: usize = 4;
+
+/// Bytes that may wait to be written before nothing more is read: who asks and does not listen is not asked on.
+const BACKLOG: usize = 4 * mezzo_core::session::WINDOW_BYTES;
 
 /// What a frame holds.
 #[derive(Debug)]
@@ -82,6 +88,19 @@ type Parts = (Vec<u8>, Bytes);
 pub struct Sender {
     now: mpsc::UnboundedSender<Parts>,
     waits: mpsc::Sender<Parts>,
+    backlog: Arc<Backlog>,
+}
+
+/// What was said and is not written yet.
+#[derive(Debug, Default)]
+struct Backlog {
+    bytes: AtomicUsize,
+    written: Notify,
+}
+
+/// What a frame takes of memory at least.
+fn weight((head, bytes): &Parts) -> usize {
+    head.len() + bytes.len() + 64
 }
 
 impl Sender {
@@ -91,15 +110,32 @@ impl Sender {
 
     pub fn raw(&self, bytes: Vec<u8>) {
         // Where the connection has ended, that is noticed where it is read.
-        let _ = self.now.send((bytes, Bytes::new()));
+        self.now((bytes, Bytes::new()));
+    }
+
+    fn now(&self, parts: Parts) -> bool {
+        self.backlog.bytes.fetch_add(weight(&parts), Ordering::Relaxed);
+        self.now.send(parts).is_ok()
+    }
+
+    fn waits(&self, parts: Parts) -> bool {
+        self.backlog.bytes.fetch_add(weight(&parts), Ordering::Relaxed);
+        self.waits.blocking_send(parts).is_ok()
+    }
+
+    /// Waits until not too much waits to be written.
+    pub async fn room(&self) {
+        while self.backlog.bytes.load(Ordering::Relaxed) > BACKLOG {
+            self.backlog.written.notified().await;
+        }
     }
 
     /// From a thread of its own, which waits where much waits already. False where the connection has ended.
     pub fn data(&self, message: &DataMessage, urgency: Urgency) -> bool {
         let parts = (encoded(DATA, message), Bytes::new());
         match urgency {
-            Urgency::Now => self.now.send(parts).is_ok(),
-            Urgency::Waits => self.waits.blocking_send(parts).is_ok(),
+            Urgency::Now => self.now(parts),
+            Urgency::Waits => self.waits(parts),
         }
     }
 
@@ -108,7 +144,7 @@ impl Sender {
         let mut parts = (vec![PIECE], bytes);
         // It has room in memory, else encoding can't fail.
         let _ = head.encode_length_delimited(&mut parts.0);
-        self.waits.blocking_send(parts).is_ok()
+        self.waits(parts)
     }
 }
 
@@ -133,6 +169,8 @@ where
     let mut writer = FrameWriter::new(write, frames);
     let (now, mut said) = mpsc::unbounded_channel::<Parts>();
     let (waits, mut waiting) = mpsc::channel::<Parts>(DATA_WAITING);
+    let backlog = Arc::new(Backlog::default());
+    let behind = backlog.clone();
     let writing = tokio::spawn(async move {
         loop {
             let (first, second) = match (said.try_recv(), waiting.try_recv()) {
@@ -148,14 +186,15 @@ where
                     }
                 }
             };
-            let Some((head, rest)) = first else { break };
-            writer.write(&[&head, &rest]).await?;
-            if let Some((head, rest)) = second {
-                writer.write(&[&head, &rest]).await?;
+            let Some(first) = first else { break };
+            for parts in [Some(first), second].into_iter().flatten() {
+                writer.write(&[&parts.0, &parts.1]).await?;
+                behind.bytes.fetch_sub(weight(&parts), Ordering::Relaxed);
+                behind.written.notify_one();
             }
         }
         writer.flush().await?;
         writer.shut_down().await
     });
-    (reader, Sender { now, waits }, writing)
+    (reader, Sender { now, waits, backlog }, writing)
 }

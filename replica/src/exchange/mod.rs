@@ -23,6 +23,9 @@ use crate::versions::{self, Had, Source};
 pub use snapshot::Snapshot;
 pub(crate) use snapshot::end_of;
 
+/// Objects that are looked at in one go.
+const LOOKED_AT: usize = 1024;
+
 /// Which records another replica has, as far as it is known: of each replica the newest, by origin.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -73,6 +76,23 @@ impl Replica {
             snapshot: Recno::NONE,
             host: host_name(),
         })
+    }
+
+    /// Files that are without their bytes, up to `most` of them behind `after`.
+    pub fn without_bytes(&self, after: Option<ObjectId>, most: usize) -> Result<Vec<ObjectId>, Error> {
+        let (mut found, mut after) = (Vec::new(), after);
+        let totals = self.index().data();
+        while found.len() < most && totals.lost_files + totals.absent_files > 0 {
+            let entries = self.index().objects_after(after, LOOKED_AT)?;
+            let lacking = entries.iter().filter(|entry| entry.lost).map(|entry| entry.object);
+            found.extend(lacking);
+            match entries.last() {
+                Some(last) if entries.len() == LOOKED_AT => after = Some(last.object),
+                _ => break,
+            }
+        }
+        found.truncate(most);
+        Ok(found)
     }
 
     /// A reader of the log, for [`Replica::outgoing`].
