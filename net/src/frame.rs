@@ -14,6 +14,9 @@ use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
 
+/// Bytes that are put together before they are written: a record of TLS.
+const TOGETHER_BYTES: usize = 16 << 10;
+
 /// A frame could not be read or written; the connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -156,10 +159,21 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// dropped before it is done, nothing can be written any more.
     pub async fn write(&mut self, parts: &[&[u8]]) -> Result<(), FrameError> {
         let length = check(parts.iter().map(|part| part.len()).sum(), self.limits.bytes)?;
+        // Each write may become a record of TLS and a packet: what is short goes with what follows.
+        let mut first = Vec::with_capacity(TOGETHER_BYTES.min(LENGTH_BYTES + length));
+        first.extend_from_slice(&(length as u32).to_le_bytes());
+        let rests: Vec<&[u8]> = parts
+            .iter()
+            .map(|part| {
+                let fits = part.len().min(TOGETHER_BYTES.saturating_sub(first.len()));
+                first.extend_from_slice(&part[..fits]);
+                &part[fits..]
+            })
+            .collect();
         self.within_time(async |to| {
-            to.write_all(&(length as u32).to_le_bytes()).await?;
-            for part in parts {
-                to.write_all(part).await?;
+            to.write_all(&first).await?;
+            for rest in rests.iter().filter(|rest| !rest.is_empty()) {
+                to.write_all(rest).await?;
             }
             Ok(())
         })

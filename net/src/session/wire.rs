@@ -1,5 +1,9 @@
 //! Frames of a connection: records and what is said of them, and data beside them. What was said goes before data that waits.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use bytes::{Buf, Bytes};
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::Message;
@@ -19,6 +23,13 @@ const PIECE: u8 = 0x12;
 
 /// How messages of enrolment begin: one may come instead of a hello.
 const ENROLMENT: u8 = 1;
+
+/// The pace of a connection about which nothing is known: 10 MB/s. What the system takes before anything went over the link looks
+/// faster than it is.
+const PACE: u64 = 100_000;
+
+/// Bytes of data whose time tells something of it.
+const PACED_FROM: usize = 16 << 10;
 
 /// Frames of data that may wait to be written. Whoever has more waits.
 const DATA_WAITING: usize = 4;
@@ -82,9 +93,15 @@ type Parts = (Vec<u8>, Bytes);
 pub struct Sender {
     now: mpsc::UnboundedSender<Parts>,
     waits: mpsc::Sender<Parts>,
+    pace: Arc<AtomicU64>,
 }
 
 impl Sender {
+    /// Picoseconds that the connection takes to write a byte of data, as it did lately.
+    pub fn pace(&self) -> u64 {
+        self.pace.load(Ordering::Relaxed)
+    }
+
     pub fn session(&self, message: &Message) {
         self.raw(encoded(SESSION, message));
     }
@@ -133,6 +150,8 @@ where
     let mut writer = FrameWriter::new(write, frames);
     let (now, mut said) = mpsc::unbounded_channel::<Parts>();
     let (waits, mut waiting) = mpsc::channel::<Parts>(DATA_WAITING);
+    let pace = Arc::new(AtomicU64::new(PACE));
+    let paced = pace.clone();
     let writing = tokio::spawn(async move {
         loop {
             let (first, second) = match (said.try_recv(), waiting.try_recv()) {
@@ -149,13 +168,23 @@ where
                 }
             };
             let Some((head, rest)) = first else { break };
-            writer.write(&[&head, &rest]).await?;
-            if let Some((head, rest)) = second {
+            for (head, rest) in std::iter::once((head, rest)).chain(second) {
+                let began = Instant::now();
                 writer.write(&[&head, &rest]).await?;
+                note_pace(&paced, rest.len(), began.elapsed());
             }
         }
         writer.flush().await?;
         writer.shut_down().await
     });
-    (reader, Sender { now, waits }, writing)
+    (reader, Sender { now, waits, pace }, writing)
+}
+
+/// Takes note of how long so many bytes took.
+fn note_pace(pace: &AtomicU64, bytes: usize, took: Duration) {
+    // The less of them, the less they tell.
+    if bytes >= PACED_FROM {
+        let now = took.as_nanos() as u64 * 1000 / bytes as u64;
+        pace.store((pace.load(Ordering::Relaxed) * 7 + now) / 8, Ordering::Relaxed);
+    }
 }
