@@ -3,6 +3,7 @@
 //! Who sends slowly is cut off: a frame has a time from its first byte to its last. Who announces much and sends nothing takes
 //! no memory: room is made as bytes come.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
+
+/// Bytes of frames whose memory is used again, and how many are kept for it: as many as pieces of a file may wait to be
+/// written while the next ones come.
+const LONG_BYTES: std::ops::Range<usize> = 64 << 10..512 << 10;
+const SPENT: usize = 8;
 
 /// Bytes that are put together before they are written: a record of TLS.
 const TOGETHER_BYTES: usize = 16 << 10;
@@ -75,12 +81,14 @@ pub struct FrameReader<R> {
     read: BytesMut,
     // When the first byte of what is in `read` came.
     begun: Option<Instant>,
+    // Long frames that were handed out: their memory is used again when nobody has them any more, as fresh memory is dear.
+    spent: VecDeque<Bytes>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames from `from`.
     pub fn new(from: R, limits: FrameLimits) -> FrameReader<R> {
-        FrameReader { from, limits, read: BytesMut::new(), begun: None }
+        FrameReader { from, limits, read: BytesMut::new(), begun: None, spent: VecDeque::new() }
     }
 
     /// The next frame, without its length; `None` where the connection ends between two frames. Waits for the first byte as
@@ -136,6 +144,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.read.advance(LENGTH_BYTES);
         let frame = self.read.split_to(length).freeze();
         self.begun = (!self.read.is_empty()).then(Instant::now);
+        if !LONG_BYTES.contains(&length) {
+            // A connection over which nothing long comes any more keeps none.
+            self.spent.clear();
+            return frame;
+        }
+        let unused =
+            self.spent.iter().position(Bytes::is_unique).and_then(|at| self.spent.swap_remove_back(at));
+        let mut next = unused.and_then(|frame| frame.try_into_mut().ok()).unwrap_or_default();
+        next.clear();
+        next.extend_from_slice(&self.read);
+        self.read = next;
+        self.spent.truncate(SPENT - 1);
+        self.spent.push_front(frame.clone());
         frame
     }
 }

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use mezzo_core::session::message::{Permit, Refused};
 use mezzo_core::session::{Account, Note, Reason};
 use mezzo_core::{DataVersion, Name, ObjectId, Record, ReplicaId};
-use mezzo_net::data::{Fetches, Moved, NotFetched};
+use mezzo_net::data::{Acknowledges, Fetches, FromServer, Moved, NotFetched};
 use mezzo_net::session::{Ended, Handle, Hub, Role, Rules, Session, Standing, drive};
+use mezzo_replica::demand::{Fetching, Waiter};
 use mezzo_replica::receive::Sought;
 use mezzo_replica::{Caller, Fileset, Replica};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -383,6 +384,56 @@ fn after_a_cut_the_rest_moves() {
     assert!((15 * MIB..=18 * MIB).contains(&moved.came), "{moved:?}");
     assert!(link.came() <= moved.came + TALK);
     assert_equal(&to, &server.file("f"));
+    link.end();
+}
+
+/// Has what is absent of `name` brought over the link, as who opens it does.
+fn open_absent(link: &Link, client: &Side, name: &str) -> Result<(), i32> {
+    struct Known;
+    impl Acknowledges for Known {
+        fn has(&self, _: DataVersion) -> bool {
+            true
+        }
+
+        fn address(&self) -> String {
+            "the server".to_owned()
+        }
+    }
+    struct Waits(std::sync::mpsc::Sender<Result<(), i32>>);
+    impl Waiter for Waits {
+        fn is_gone(&self) -> bool {
+            false
+        }
+
+        fn done(self: Box<Self>, outcome: Result<(), i32>) {
+            self.0.send(outcome).unwrap();
+        }
+    }
+    let upstream = FromServer::new(link.fetches.clone(), Arc::downgrade(&Arc::new(Known)));
+    client.replica.set_upstream(Some(Arc::new(upstream)));
+    let (done, outcome) = std::sync::mpsc::channel();
+    client.replica.want(client.find(name).0, Box::new(Waits(done)));
+    outcome.recv_timeout(Duration::from_secs(120)).unwrap()
+}
+
+#[test]
+fn who_opens_an_absent_file_again_after_a_cut_gets_the_rest() {
+    let server = Side::new();
+    server.write("f", |file| write_noise(file, 1, 0, 64 * MIB));
+    let client = Side::of(&server);
+    let fetching = Fetching::start(client.replica.clone()).unwrap();
+    let cut = Link::caught_up(&server, &client, Limits { down: 40 * MIB, ..WHOLE });
+    assert!(client.replica.is_absent(client.find("f").0).unwrap());
+    open_absent(&cut, &client, "f").unwrap_err();
+    assert!(client.replica.is_absent(client.find("f").0).unwrap());
+
+    let link = Link::caught_up(&server, &client, WHOLE);
+    open_absent(&link, &client, "f").unwrap();
+    let came = link.came();
+    assert!(came < 26 * MIB, "{came} bytes came after 40 MiB of 64");
+    assert!(!client.replica.is_absent(client.find("f").0).unwrap());
+    assert_equal(&client.file("f"), &server.file("f"));
+    drop(fetching);
     link.end();
 }
 
