@@ -3,6 +3,7 @@
 //! Who sends slowly is cut off: a frame has a time from its first byte to its last. Who announces much and sends nothing takes
 //! no memory: room is made as bytes come.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -13,6 +14,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits;
 
 const LENGTH_BYTES: usize = 4;
+
+/// Bytes of frames whose memory is used again, and how many are kept for it: as many as pieces of a file may wait to be
+/// written while the next ones come.
+const LONG_BYTES: std::ops::Range<usize> = 64 << 10..512 << 10;
+const SPENT: usize = 8;
+
+/// Bytes that are put together before they are written: a record of TLS.
+const TOGETHER_BYTES: usize = 16 << 10;
 
 /// A frame could not be read or written; the connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
@@ -72,12 +81,14 @@ pub struct FrameReader<R> {
     read: BytesMut,
     // When the first byte of what is in `read` came.
     begun: Option<Instant>,
+    // Long frames that were handed out: their memory is used again when nobody has them any more, as fresh memory is dear.
+    spent: VecDeque<Bytes>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Reads frames from `from`.
     pub fn new(from: R, limits: FrameLimits) -> FrameReader<R> {
-        FrameReader { from, limits, read: BytesMut::new(), begun: None }
+        FrameReader { from, limits, read: BytesMut::new(), begun: None, spent: VecDeque::new() }
     }
 
     /// The next frame, without its length; `None` where the connection ends between two frames. Waits for the first byte as
@@ -133,6 +144,19 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.read.advance(LENGTH_BYTES);
         let frame = self.read.split_to(length).freeze();
         self.begun = (!self.read.is_empty()).then(Instant::now);
+        if !LONG_BYTES.contains(&length) {
+            // A connection over which nothing long comes any more keeps none.
+            self.spent.clear();
+            return frame;
+        }
+        let unused =
+            self.spent.iter().position(Bytes::is_unique).and_then(|at| self.spent.swap_remove_back(at));
+        let mut next = unused.and_then(|frame| frame.try_into_mut().ok()).unwrap_or_default();
+        next.clear();
+        next.extend_from_slice(&self.read);
+        self.read = next;
+        self.spent.truncate(SPENT - 1);
+        self.spent.push_front(frame.clone());
         frame
     }
 }
@@ -156,10 +180,21 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// dropped before it is done, nothing can be written any more.
     pub async fn write(&mut self, parts: &[&[u8]]) -> Result<(), FrameError> {
         let length = check(parts.iter().map(|part| part.len()).sum(), self.limits.bytes)?;
+        // Each write may become a record of TLS and a packet: what is short goes with what follows.
+        let mut first = Vec::with_capacity(TOGETHER_BYTES.min(LENGTH_BYTES + length));
+        first.extend_from_slice(&(length as u32).to_le_bytes());
+        let rests: Vec<&[u8]> = parts
+            .iter()
+            .map(|part| {
+                let fits = part.len().min(TOGETHER_BYTES.saturating_sub(first.len()));
+                first.extend_from_slice(&part[..fits]);
+                &part[fits..]
+            })
+            .collect();
         self.within_time(async |to| {
-            to.write_all(&(length as u32).to_le_bytes()).await?;
-            for part in parts {
-                to.write_all(part).await?;
+            to.write_all(&first).await?;
+            for rest in rests.iter().filter(|rest| !rest.is_empty()) {
+                to.write_all(rest).await?;
             }
             Ok(())
         })

@@ -56,6 +56,30 @@ async fn a_frame_that_is_too_long_is_refused_by_both_sides() {
 }
 
 #[tokio::test]
+async fn long_frames_stay_as_they_came_as_long_as_somebody_has_them() {
+    let limits = FrameLimits { bytes: 1 << 20, ..LIMITS };
+    let (to, from) = duplex(1 << 16);
+    let (mut writer, mut reader) = (FrameWriter::new(to, limits), FrameReader::new(from, limits));
+    let length_of = |number: u8| 60_000 + 5000 * usize::from(number % 7);
+    let sender = tokio::spawn(async move {
+        for number in 0..100 {
+            writer.write(&[&[number; 3], &vec![number; length_of(number) - 3]]).await.unwrap();
+        }
+    });
+    let mut held = std::collections::VecDeque::new();
+    for number in 0..100u8 {
+        held.push_back((number, reader.next().await.unwrap().unwrap()));
+        // Of some that were handed out nobody has any left.
+        if held.len() > usize::from(number % 12) {
+            let (number, frame) = held.pop_front().unwrap();
+            assert!(frame.len() == length_of(number) && frame.iter().all(|byte| *byte == number));
+        }
+    }
+    assert!(held.iter().all(|(number, frame)| frame[..] == vec![*number; length_of(*number)]));
+    sender.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_within_a_frame_was_cut() {
     let frame = [&9u32.to_le_bytes()[..], b"123456789"].concat();
     for length in 1..frame.len() {

@@ -71,8 +71,12 @@ impl Page {
 
     /// The time, which is never told twice.
     pub fn now(&self) -> (i64, u32) {
-        let now = self.shared().time_ns.fetch_add(TICK_NS, SeqCst);
-        ((now / 1_000_000_000) as i64, (now % 1_000_000_000) as u32)
+        stamp(self.shared().time_ns.fetch_add(TICK_NS, SeqCst))
+    }
+
+    /// The time that was told last.
+    pub fn last(&self) -> (i64, u32) {
+        stamp(self.shared().time_ns.load(SeqCst) - TICK_NS)
     }
 
     /// A random number.
@@ -99,6 +103,10 @@ impl Page {
     pub fn set_operation(&self, operation: u64) {
         self.shared().operation.store(operation, SeqCst);
     }
+}
+
+fn stamp(time_ns: u64) -> (i64, u32) {
+    ((time_ns / 1_000_000_000) as i64, (time_ns % 1_000_000_000) as u32)
 }
 
 impl Drop for Page {

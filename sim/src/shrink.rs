@@ -1,11 +1,10 @@
 //! The smallest part of a list that still fails.
 
-/// Leaves out elements of `whole`, which fails, for as long as what is left fails, and returns that: then no element, nor any run of
-/// elements whose length is a power of two that was tried, can be left out. `fails` is asked of parts only; when it is no longer
-/// willing to, it may say no.
+/// Leaves out elements of `whole`, which fails, for as long as what is left fails, and returns that: then no element can be left out,
+/// nor two neighbours. `fails` is asked of parts only; when it is no longer willing to, it may say no.
 pub fn shrink<T: Clone>(whole: &[T], mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     let mut left = whole.to_vec();
-    let mut length = left.len().next_power_of_two() / 2;
+    let mut length = (left.len().next_power_of_two() / 2).max(1);
     while length > 0 {
         let mut is_smaller = false;
         // From the end: later elements need the earlier ones more often than the other way round.
@@ -16,13 +15,16 @@ pub fn shrink<T: Clone>(whole: &[T], mut fails: impl FnMut(&[T]) -> bool) -> Vec
             if fails(&part) {
                 left = part;
                 is_smaller = true;
+                end = start;
+            } else if start == 0 {
+                break;
+            } else {
+                // Runs overlap, so that any two neighbours are in one.
+                end -= length.div_ceil(2);
             }
-            end = start;
         }
-        if length == 1 && is_smaller {
-            continue;
-        }
-        length /= 2;
+        // Something less may make place for more.
+        length = if length <= 2 && is_smaller { 2 } else { length / 2 };
     }
     left
 }
@@ -43,6 +45,7 @@ mod tests {
             check(&whole, needed);
         }
         check(&[7], &[7]);
+        check(&[7], &[]);
         check(&[], &[]);
     }
 

@@ -1,6 +1,7 @@
 //! What fits, what does not, and that a tree follows every history that a file system could have had.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -10,7 +11,9 @@ use crate::attributes::{Data, Xattr};
 use crate::codec::sample;
 use crate::id::{DataVersion, ReplicaId};
 use crate::record::{Change, Displaced, EpochCause, Record, Removed};
+use crate::reintegrate::{Verdict, check};
 use crate::time::{Step, Times};
+use crate::undo::{Overlay, Present, Standing, invert};
 
 const ROOT_ID: ObjectId = ObjectId::ROOT;
 
@@ -657,6 +660,61 @@ impl Model {
     }
 }
 
+/// The changes of a file system's history, and the tree before each and after the last.
+fn history(choices: &[[Index; 4]]) -> (Vec<Change>, Vec<Tree>) {
+    let mut model = Model::default();
+    let changes: Vec<Change> = choices.iter().filter_map(|choice| model.step(choice)).collect();
+    let mut trees = vec![Tree::new()];
+    for change in &changes {
+        let mut tree = trees.last().unwrap().clone();
+        apply(&mut tree, change.clone()).unwrap();
+        trees.push(tree);
+    }
+    (changes, trees)
+}
+
+/// A tree, as what is present.
+struct There<'t>(&'t Tree);
+
+impl Present for There<'_> {
+    type Error = Infallible;
+
+    fn object(&self, object: ObjectId) -> Result<Option<Standing>, Infallible> {
+        let standing =
+            |object: &Object| Standing { state: object.state().clone(), places: object.places().to_vec() };
+        Ok(self.0.object(object).map(standing))
+    }
+
+    fn at(&self, place: &Place) -> Result<Option<ObjectId>, Infallible> {
+        Ok(self.0.at(place))
+    }
+
+    fn entries(&self, directory: ObjectId) -> Result<usize, Infallible> {
+        Ok(self.0.children(directory).len())
+    }
+}
+
+/// What stands where, of all that is in one of `trees`: each object's kind and names, and what the names lead to.
+fn standing(
+    present: &impl Present<Error = Infallible>,
+    trees: &[Tree],
+) -> BTreeMap<ObjectId, (Kind, Vec<Place>, usize)> {
+    let objects: BTreeSet<ObjectId> =
+        trees.iter().flat_map(|tree| tree.objects().map(|(id, _)| id)).collect();
+    let mut found = BTreeMap::new();
+    for id in objects {
+        let Ok(object) = present.object(id);
+        let Some(Standing { state, mut places }) = object else { continue };
+        places.sort();
+        for place in &places {
+            assert_eq!(present.at(place), Ok(Some(id)));
+        }
+        let Ok(entries) = present.entries(id);
+        found.insert(id, (state.attributes.kind, places, entries));
+    }
+    found
+}
+
 proptest! {
     #[test]
     fn every_history_of_a_file_system_applies(choices in prop::collection::vec(any::<[Index; 4]>(), 1..150)) {
@@ -672,6 +730,39 @@ proptest! {
         for (path, number) in &model.paths {
             prop_assert_eq!(tree.find(path.as_bytes()), Some(id(*number)));
         }
+    }
+
+    /// Newest first, the changes since any moment are taken back, and all stands where it stood then.
+    #[test]
+    fn what_is_taken_back_leaves_the_tree_before(
+        choices in prop::collection::vec(any::<[Index; 4]>(), 1..80),
+        moment in any::<Index>(),
+    ) {
+        let (changes, trees) = history(&choices);
+        let moment = moment.index(trees.len());
+        let mut overlay = Overlay::new(There(trees.last().unwrap()));
+        for change in changes[moment..].iter().rev() {
+            let Ok(inverse) = invert(change, &overlay);
+            let actions = inverse.unwrap_or_else(|obstacle| panic!("{obstacle} before {change:?}"));
+            actions.iter().for_each(|action| { let Ok(()) = overlay.act(action); });
+        }
+        prop_assert_eq!(standing(&overlay, &trees), standing(&There(&trees[moment]), &trees));
+    }
+
+    /// A history fits, record by record, where it begins: on another replica, in whatever batches it comes.
+    #[test]
+    fn what_is_checked_and_done_elsewhere_is_the_same_tree(choices in prop::collection::vec(any::<[Index; 4]>(), 1..80)) {
+        let (changes, trees) = history(&choices);
+        let mut overlay = Overlay::new(There(&trees[0]));
+        for change in &changes {
+            let Ok(verdict) = check(change, &overlay);
+            let Verdict::Fits(actions) = verdict else { panic!("{verdict:?} for {change:?}") };
+            actions.iter().for_each(|action| { let Ok(()) = overlay.act(action); });
+            // A second time it is known by its effect, or does not fit; it never does harm.
+            let Ok(again) = check(change, &overlay);
+            prop_assert!(!matches!(again, Verdict::Damaged(_)), "{:?} for {:?}", again, change);
+        }
+        prop_assert_eq!(standing(&overlay, &trees), standing(&There(trees.last().unwrap()), &trees));
     }
 
     /// Changes of another file system's history: some fit, and most don't.

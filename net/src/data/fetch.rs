@@ -129,20 +129,16 @@ impl Fetches {
             version: Version::new(object, version, size),
             runs: Runs { runs: vec![0, size], may_follow: false },
             answers: WINDOW,
-            with_digests: true,
+            with_checksums: true,
         };
         let mut question = self.ask(Body::Want(want), is_wanted)?;
         let mut at = 0;
         while at < size {
             let (piece, bytes) = question.piece(at, size)?;
             let plain = writer.unpack(&piece, bytes)?;
-            if let Some(plain) = &plain
-                && blake3::hash(plain).as_bytes()[..] != piece.digest[..]
-            {
-                return Err(NotFetched::Wrong(format!(
-                    "the digest of {} bytes at {at} does not fit",
-                    piece.length
-                )));
+            if plain.as_deref().map(crc32c::crc32c) != piece.checksum {
+                let wrong = format!("the checksum of {} bytes at {at} does not fit", piece.length);
+                return Err(NotFetched::Wrong(wrong));
             }
             writer.write(at, piece.length, plain)?;
             at += piece.length;

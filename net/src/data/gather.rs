@@ -237,7 +237,7 @@ impl Gathering<'_, '_, '_> {
         }
         let Sought { object, version, size, .. } = *self.sought;
         let version = Version::new(object, version, size);
-        let want = Want { version, runs, answers: WINDOW, with_digests: false };
+        let want = Want { version, runs, answers: WINDOW, with_checksums: false };
         self.asking = Some(self.fetches.ask(Body::Want(want), self.is_wanted)?);
         Ok(())
     }

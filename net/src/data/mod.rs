@@ -122,9 +122,9 @@ pub struct Want {
     /// Pieces that may be sent before [`More`] is said.
     #[prost(uint64, tag = "3")]
     pub answers: u64,
-    /// Pieces are to have their digests: who asks has no others.
+    /// Pieces are to have checksums: who asks was told no chunks.
     #[prost(bool, tag = "4")]
-    pub with_digests: bool,
+    pub with_checksums: bool,
 }
 
 /// Runs of bytes, each behind the one before it.
@@ -176,9 +176,9 @@ pub struct Piece {
     /// Its bytes are compressed.
     #[prost(bool, tag = "4")]
     pub is_compressed: bool,
-    /// BLAKE3 of its bytes before they were compressed, where it was asked for and not all are zeros.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub digest: Bytes,
+    /// CRC-32C of its bytes before they were compressed, where it was asked for and not all are zeros.
+    #[prost(fixed32, optional, tag = "5")]
+    pub checksum: Option<u32>,
 }
 
 /// A version can't be had.

@@ -50,7 +50,7 @@ struct State {
 struct Asked {
     kind: Kind,
     version: Version,
-    with_digests: bool,
+    with_checksums: bool,
     /// Answers that may be sent, and those that were.
     allowed: u64,
     answered: u64,
@@ -93,8 +93,8 @@ impl Provider {
 
     /// Bytes of a version are wanted.
     pub fn want(self: &Arc<Provider>, number: u64, want: Want) -> Result<(), String> {
-        let Want { version, runs, answers, with_digests } = want;
-        let mut asked = Asked { with_digests, ..Asked::new(Kind::Bytes, version, answers) };
+        let Want { version, runs, answers, with_checksums } = want;
+        let mut asked = Asked { with_checksums, ..Asked::new(Kind::Bytes, version, answers) };
         asked.add(runs)?;
         self.ask(number, asked)
     }
@@ -163,11 +163,11 @@ impl Provider {
     fn answer(&self, kind: Kind) {
         let mut state = self.state.lock();
         while let Some(number) = state.waiting[kind as usize].pop_front().filter(|_| !state.is_closed) {
-            let Some(Asked { version, with_digests, .. }) = state.asked.get(&number) else { continue };
-            let (version, with_digests) = (*version, *with_digests);
+            let Some(Asked { version, with_checksums, .. }) = state.asked.get(&number) else { continue };
+            let (version, with_checksums) = (*version, *with_checksums);
             drop(state);
             let answered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match kind {
-                Kind::Bytes => self.send(number, version, with_digests),
+                Kind::Bytes => self.send(number, version, with_checksums),
                 Kind::Chunks => self.tell(number, version),
             }));
             let panicked = || Err(Gone { message: "sending it panicked".into(), is_passing: true });
@@ -215,10 +215,11 @@ impl Provider {
         .flatten()
     }
 
-    fn send(&self, number: u64, version: Version, with_digests: bool) -> Result<(), Gone> {
+    fn send(&self, number: u64, version: Version, with_checksums: bool) -> Result<(), Gone> {
         let (object, data, size) = version.key();
         let mut reading = had(self.replica.reading(object, data, Some(size)))?;
-        let mut pieces = Pieces { number, with_digests, squeezer: Squeezer::default() };
+        let mut pieces = Pieces { number, with_checksums, squeezer: Squeezer::default() };
+        let buffers = Buffers::default();
         while let Some((from, length)) = self.next_run(number) {
             let (mut at, end) = (from, from + length);
             // Where the next bytes are, which are no long hole, and where they end.
@@ -234,9 +235,9 @@ impl Provider {
                     true => pieces.zeros(at, data.start - at),
                     false => {
                         let length = (data.end - at).min(PIECE_BYTES as u64) as usize;
-                        let mut bytes = vec![0; length];
-                        had(reading.read_at(&mut bytes, at))?;
-                        pieces.piece(at, bytes)
+                        let mut buffer = buffers.take(length);
+                        had(reading.read_at(&mut buffer.bytes, at))?;
+                        pieces.piece(at, buffer, self.sender.pace())
                     }
                 };
                 at += head.length;
@@ -301,7 +302,7 @@ impl Asked {
         Asked {
             kind,
             version,
-            with_digests: false,
+            with_checksums: false,
             allowed,
             answered: 0,
             runs: VecDeque::new(),
@@ -331,45 +332,93 @@ impl Asked {
 
 struct Pieces {
     number: u64,
-    with_digests: bool,
+    with_checksums: bool,
     squeezer: Squeezer,
 }
 
 impl Pieces {
     fn zeros(&self, offset: u64, length: u64) -> (Piece, Bytes) {
-        let head = Piece { number: self.number, offset, length, is_compressed: false, digest: Bytes::new() };
+        let head = Piece { number: self.number, offset, length, is_compressed: false, checksum: None };
         (head, Bytes::new())
     }
 
-    fn piece(&mut self, offset: u64, bytes: Vec<u8>) -> (Piece, Bytes) {
-        let length = bytes.len() as u64;
-        if is_zeros(&bytes) {
+    /// The bytes at `offset`; the connection writes a byte in `pace` picoseconds.
+    fn piece(&mut self, offset: u64, bytes: Buffer, pace: u64) -> (Piece, Bytes) {
+        let length = bytes.bytes.len() as u64;
+        if is_zeros(&bytes.bytes) {
             return self.zeros(offset, length);
         }
-        let digest = match self.with_digests {
-            true => Bytes::copy_from_slice(blake3::hash(&bytes).as_bytes()),
-            false => Bytes::new(),
-        };
-        let squeezed = self.squeezer.squeeze(&bytes);
+        let checksum = self.with_checksums.then(|| crc32c::crc32c(&bytes.bytes));
+        let squeezed = self.squeezer.squeeze(&bytes.bytes, pace);
         let is_compressed = squeezed.is_some();
-        let head = Piece { number: self.number, offset, length, is_compressed, digest };
-        (head, squeezed.unwrap_or(bytes).into())
+        let head = Piece { number: self.number, offset, length, is_compressed, checksum };
+        (head, squeezed.map_or_else(|| Bytes::from_owner(bytes), Bytes::from))
     }
 }
 
-/// Compresses where that is worth while.
-#[derive(Default)]
+/// Buffers that are used again when their bytes were written: fresh memory is dear.
+#[derive(Clone, Default)]
+struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+struct Buffer {
+    bytes: Vec<u8>,
+    from: Buffers,
+}
+
+impl Buffers {
+    fn take(&self, length: usize) -> Buffer {
+        let mut bytes = self.0.lock().pop().unwrap_or_default();
+        bytes.resize(length, 0);
+        Buffer { bytes, from: self.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.from.0.lock().push(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Compresses where that is worth while: where less time goes by until all is sent.
 struct Squeezer {
     compressor: Option<zstd::bulk::Compressor<'static>>,
+    /// Picoseconds that a byte took lately, and what became of 1024 of them.
+    takes: u64,
+    leaves: u64,
     /// Pieces in a row for which it was not, and those for which it is not tried.
     in_vain: u32,
     untried: u32,
 }
 
+impl Default for Squeezer {
+    fn default() -> Squeezer {
+        Squeezer { compressor: None, takes: 2000, leaves: 512, in_vain: 0, untried: 0 }
+    }
+}
+
 impl Squeezer {
-    fn squeeze(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    fn squeeze(&mut self, bytes: &[u8], pace: u64) -> Option<Vec<u8>> {
         if self.untried > 0 {
             self.untried -= 1;
+            return None;
+        }
+        let squeezed = self.try_to(bytes, pace);
+        self.in_vain = if squeezed.is_some() { 0 } else { (self.in_vain + 1).min(UNTRIED) };
+        self.untried = self.in_vain.saturating_sub(1);
+        squeezed
+    }
+
+    fn try_to(&mut self, bytes: &[u8], pace: u64) -> Option<Vec<u8>> {
+        let spares = pace * (1024 - self.leaves.min(1024)) / 1024;
+        if spares < self.takes {
+            // What others did meanwhile may have made it look dear.
+            self.takes -= self.takes / 16;
             return None;
         }
         if self.compressor.is_none() {
@@ -378,15 +427,15 @@ impl Squeezer {
         let compressor = self.compressor.as_mut()?;
         let middle = bytes.len().saturating_sub(SAMPLE) / 2;
         let sample = &bytes[middle..bytes.len().min(middle + SAMPLE)];
-        let is_worth_while =
-            compressor.compress(sample).is_ok_and(|squeezed| squeezed.len() < sample.len() / 8 * 7);
-        let squeezed = match is_worth_while {
-            true => compressor.compress(bytes).ok().filter(|squeezed| squeezed.len() < bytes.len()),
-            false => None,
-        };
-        self.in_vain = if squeezed.is_some() { 0 } else { (self.in_vain + 1).min(UNTRIED) };
-        self.untried = self.in_vain.saturating_sub(1);
-        squeezed
+        if compressor.compress(sample).ok()?.len() >= sample.len() / 8 * 7 {
+            return None;
+        }
+        let began = Instant::now();
+        let squeezed = compressor.compress(bytes).ok()?;
+        let length = bytes.len() as u64;
+        self.takes = (self.takes + began.elapsed().as_nanos() as u64 * 1000 / length) / 2;
+        self.leaves = (self.leaves + squeezed.len() as u64 * 1024 / length) / 2;
+        (squeezed.len() < bytes.len()).then_some(squeezed)
     }
 }
 
@@ -396,23 +445,34 @@ mod tests {
 
     #[test]
     fn pieces_are_compressed_where_that_is_worth_while() {
-        let mut pieces = Pieces { number: 1, with_digests: true, squeezer: Squeezer::default() };
+        const SLOW: u64 = 100_000;
+        let mut pieces = Pieces { number: 1, with_checksums: true, squeezer: Squeezer::default() };
+        let buffers = Buffers::default();
+        let buffer = |bytes: &[u8]| {
+            let mut buffer = buffers.take(bytes.len());
+            buffer.bytes.copy_from_slice(bytes);
+            buffer
+        };
         let text = b"the same again and again, ".repeat(4000);
         let mut noise = vec![0; 50_000];
         blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
-        let mut check = |bytes: &[u8], is_compressed, most| {
-            let (head, sent) = pieces.piece(7, bytes.to_vec());
+        let mut check = |bytes: &[u8], pace, is_compressed, most| {
+            let (head, sent) = pieces.piece(7, buffer(bytes), pace);
             assert_eq!((head.offset, head.length), (7, bytes.len() as u64));
             assert_eq!(head.is_compressed, is_compressed);
             assert!(sent.len() <= most, "{} bytes of {}", sent.len(), bytes.len());
         };
-        check(&text, true, text.len() / 10);
-        check(&[0; 5000], false, 0);
+        check(&text, SLOW, true, text.len() / 10);
+        // Where nothing takes no time, there is none to be saved.
+        check(&text, 0, false, text.len());
+        check(&text, SLOW, true, text.len() / 10);
+        check(&[0; 5000], SLOW, false, 0);
         for _ in 0..100 {
-            check(&noise, false, noise.len());
+            check(&noise, SLOW, false, noise.len());
         }
         // It is tried again after a while.
-        (0..UNTRIED).for_each(|_| drop(pieces.piece(0, text.clone())));
-        assert!(pieces.piece(0, text.clone()).0.is_compressed);
+        (0..UNTRIED).for_each(|_| drop(pieces.piece(0, buffer(&text), SLOW)));
+        assert!(pieces.piece(0, buffer(&text), SLOW).0.is_compressed);
+        assert_eq!(buffers.0.lock().len(), 1, "buffers are used again");
     }
 }

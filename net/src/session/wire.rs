@@ -1,7 +1,8 @@
 //! Frames of a connection: records and what is said of them, and data beside them. What was said goes before data that waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use mezzo_core::session::MESSAGE_BYTES;
@@ -22,6 +23,13 @@ const PIECE: u8 = 0x12;
 
 /// How messages of enrolment begin: one may come instead of a hello.
 const ENROLMENT: u8 = 1;
+
+/// The pace of a connection about which nothing is known: 10 MB/s. What the system takes before anything went over the link looks
+/// faster than it is.
+const PACE: u64 = 100_000;
+
+/// Bytes of data whose time tells something of it.
+const PACED_FROM: usize = 16 << 10;
 
 /// Frames of data that may wait to be written. Whoever has more waits.
 const DATA_WAITING: usize = 4;
@@ -89,6 +97,7 @@ pub struct Sender {
     now: mpsc::UnboundedSender<Parts>,
     waits: mpsc::Sender<Parts>,
     backlog: Arc<Backlog>,
+    pace: Arc<AtomicU64>,
 }
 
 /// What was said and is not written yet.
@@ -104,6 +113,11 @@ fn weight((head, bytes): &Parts) -> usize {
 }
 
 impl Sender {
+    /// Picoseconds that the connection takes to write a byte of data, as it did lately.
+    pub fn pace(&self) -> u64 {
+        self.pace.load(Ordering::Relaxed)
+    }
+
     pub fn session(&self, message: &Message) {
         self.raw(encoded(SESSION, message));
     }
@@ -171,6 +185,8 @@ where
     let (waits, mut waiting) = mpsc::channel::<Parts>(DATA_WAITING);
     let backlog = Arc::new(Backlog::default());
     let behind = backlog.clone();
+    let pace = Arc::new(AtomicU64::new(PACE));
+    let paced = pace.clone();
     let writing = tokio::spawn(async move {
         loop {
             let (first, second) = match (said.try_recv(), waiting.try_recv()) {
@@ -188,7 +204,9 @@ where
             };
             let Some(first) = first else { break };
             for parts in [Some(first), second].into_iter().flatten() {
+                let began = Instant::now();
                 writer.write(&[&parts.0, &parts.1]).await?;
+                note_pace(&paced, parts.1.len(), began.elapsed());
                 behind.bytes.fetch_sub(weight(&parts), Ordering::Relaxed);
                 behind.written.notify_one();
             }
@@ -196,5 +214,14 @@ where
         writer.flush().await?;
         writer.shut_down().await
     });
-    (reader, Sender { now, waits, backlog }, writing)
+    (reader, Sender { now, waits, backlog, pace }, writing)
+}
+
+/// Takes note of how long so many bytes took.
+fn note_pace(pace: &AtomicU64, bytes: usize, took: Duration) {
+    // The less of them, the less they tell.
+    if bytes >= PACED_FROM {
+        let now = took.as_nanos() as u64 * 1000 / bytes as u64;
+        pace.store((pace.load(Ordering::Relaxed) * 7 + now) / 8, Ordering::Relaxed);
+    }
 }

@@ -56,7 +56,9 @@ impl Replica {
             self.part_from_users(data.version)?;
         }
         let former = self.reach(&before)?;
-        audience.inode_changes(object, &former, &mut || self.exchange_data(&before, &state, data.version))?;
+        audience.inode_changes(object, &former, &mut || {
+            self.exchange_data(&before, &state, (data.version, size))
+        })?;
         let reach = host::open_entry(directory.as_fd(), &first.name)?;
         let after = with_links(&host::stat(reach.as_fd())?, before.attributes().links);
         if after.size != size {
@@ -75,7 +77,12 @@ impl Replica {
 
     /// Puts the attic's file of a version in the place of the object's at each of its names, as `state` has it but for its bytes.
     /// What it was goes to the attic.
-    fn exchange_data(&self, before: &Entry, state: &State, version: DataVersion) -> Result<(), Error> {
+    fn exchange_data(
+        &self,
+        before: &Entry,
+        state: &State,
+        (version, size): (DataVersion, u64),
+    ) -> Result<(), Error> {
         let object = before.object;
         let (first, others) = before.places.split_first().ok_or(Error::Gone)?;
         let directory = self.directory(first.parent)?;
@@ -84,6 +91,14 @@ impl Replica {
             Some(old) => is_inode_of(before, &host::stat(old.as_fd())?),
             None => true,
         };
+        // After a power loss, what was kept may have lost its bytes or be gone. Then nothing is changed.
+        let kept = match old.as_ref().filter(|_| !is_exchanged) {
+            Some(old) => host::stat(old.as_fd())?,
+            None => host::stat_entry(directory.as_fd(), &first.name)?,
+        };
+        if kept.attributes.size != size {
+            return Err(Error::Undo(format!("the data that is kept of {object} has another size")));
+        }
         if let Some(old) = old.as_ref().filter(|_| !is_exchanged) {
             finish_but_data(old.as_fd(), state, false)?;
             self.attic.exchange(version, directory.as_fd(), &first.name)?;

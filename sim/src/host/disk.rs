@@ -95,11 +95,11 @@ impl Disk {
                 .iter()
                 .filter(|(at, _)| *at <= reached)
                 .for_each(|(_, size)| durable.resize(durable.size.min(*size)));
+            // Bytes may be durable of a later moment than names and attributes are.
+            let told = if file.synced > reached { &durable } else { told };
             // A mapping is written to without the times being moved.
             let latest = latest.inode(inode.number).ok().filter(|now| is_same_but_for_bytes(now, inode));
             let latest = latest.and_then(|now| now.data().ok()).unwrap_or(told);
-            // Bytes may be durable of a later moment than names and attributes are.
-            let told = if file.synced > reached { &durable } else { told };
             let data = mixed(&durable, told, latest, random);
             if let Ok(to) = left.inode_mut(inode.number).and_then(Inode::data_mut) {
                 *to = data;

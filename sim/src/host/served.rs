@@ -148,7 +148,9 @@ impl Served {
             return Err(Errno::EIO);
         }
         let moment = inner.points.len();
-        act(&mut inner, Step { now: self.page.now(), moment })
+        // Nor does the clock go on by it.
+        let now = if source == Source::Cache { self.page.last() } else { self.page.now() };
+        act(&mut inner, Step { now, moment })
     }
 
     fn entry(&self, number: u64) -> Outcome<Entry> {
