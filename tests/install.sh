@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # install.sh PART...: installs what a part of the tests needs and the machine lacks.
-# The parts: mount, strace, network, copying, blocks, suites, small-tree, whole-tree.
+# The parts: mount, strace, network, copying, replication, blocks, suites, small-tree, whole-tree.
 #
 # Packages come from the machine's own registries, by their ordinary clients. What cargo builds, and what is
 # downloaded as input, goes to the cache (see lib.sh), outside of the work tree, so that it is done once.
@@ -106,6 +106,16 @@ install_network() {
 
 install_copying() {
     want_command rsync rsync
+    install_missing_packages
+}
+
+# Other programs that keep two trees alike.
+install_replication() {
+    want_command rsync rsync
+    want_command unison unison
+    want_command lsyncd lsyncd
+    want_command syncthing syncthing
+    want_command openssl openssl
     install_missing_packages
 }
 

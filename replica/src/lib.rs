@@ -23,6 +23,7 @@ mod outdated;
 pub mod outside;
 pub mod past;
 mod perform;
+pub mod reading;
 pub mod receive;
 mod recover;
 pub mod reintegrate;

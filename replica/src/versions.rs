@@ -137,6 +137,20 @@ pub fn copy(
     Ok(Err("it is written again and again"))
 }
 
+/// The file that has all of `version` of the data of object `id` and nothing else; `None` where several have parts of it. Others
+/// may write to it.
+pub(crate) fn open(
+    last: &dyn Files,
+    id: ObjectId,
+    version: DataVersion,
+    source: &Source,
+) -> io::Result<Had<Option<OwnedFd>>> {
+    Ok(find(last, id, version, source)?.map(|found| {
+        let is_in_parts = found.chain.is_some_and(|chain| !chain.ranges.is_empty());
+        found.file.filter(|_| !is_in_parts)
+    }))
+}
+
 fn mtime(found: &Found) -> io::Result<Option<Time>> {
     found.file.as_ref().map(|file| Ok(host::stat(file.as_fd())?.attributes.mtime)).transpose()
 }

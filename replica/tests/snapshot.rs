@@ -73,7 +73,7 @@ fn exchange(from: &Bench, onto: &Bench) {
 
 fn worked(random: &mut Random, steps: u64) -> Bench {
     let bench = Bench::in_memory();
-    (0..steps).for_each(|_| work::step(&bench, random));
+    (0..steps).for_each(|_| work::step(&bench, random.below(1 << 40)));
     bench
 }
 
@@ -113,7 +113,7 @@ fn a_snapshot_makes_the_tree_wherever_it_is_cut_off() {
         equal_trees(&server.root(), &client.root());
         // It goes on as if all records had been sent.
         for _ in 0..3 {
-            (0..20).for_each(|_| work::step(&server, &mut random));
+            (0..20).for_each(|_| work::step(&server, random.below(1 << 40)));
             exchange(&server, &client);
             equal_trees(&server.root(), &client.root());
             let before = client.replica().last();
@@ -122,7 +122,7 @@ fn a_snapshot_makes_the_tree_wherever_it_is_cut_off() {
         }
         client.check();
         // And what the client makes is all that it sends.
-        (0..10).for_each(|_| work::step(&client, &mut random));
+        (0..10).for_each(|_| work::step(&client, random.below(1 << 40)));
         let own = client.replica().fileset().config.replica;
         let reader = client.replica().log_reader().unwrap();
         let facts = server.replica().facts().unwrap();
@@ -143,7 +143,7 @@ fn a_snapshot_is_of_one_moment_and_kept_while_others_go_on() {
     let before = work::snapshot(&server);
     let mut snapshot = server.replica().snapshot(None).unwrap();
     let at = snapshot.at;
-    (0..50).for_each(|_| work::step(&server, &mut random));
+    (0..50).for_each(|_| work::step(&server, random.below(1 << 40)));
     let mut again = server.replica().snapshot(Some(at)).unwrap();
     assert_eq!(again.at, at);
     let piece = snapshot.piece(0).unwrap();

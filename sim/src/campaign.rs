@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Ends after so many minutes, between two visits
     #[arg(long)]
     minutes: Option<f64>,
+    /// How often the power is lost at each step, each time with something else left
+    #[arg(long, default_value_t = 1)]
+    losses: usize,
     /// Visits this step alone
     #[arg(long)]
     step: Option<usize>,
@@ -108,8 +111,8 @@ pub fn run(arguments: Arguments) -> io::Result<bool> {
             }
         };
         let failed = match arguments.visit() {
-            Some(visit) => case.visit(lane, visit)?.map(|why| (visit, why)),
-            None => case.visit_all(&lanes, &mut counts, deadline)?,
+            Some(visit) => case.visit_alone(lane, visit)?.map(|why| (visit, why)),
+            None => case.visit_all(&lanes, arguments.losses, &mut counts, deadline)?,
         };
         if let Some((visit, why)) = failed {
             case.tell_failure(visit, &why);
@@ -193,6 +196,17 @@ impl Case {
         Ok(self.recover(lane, visit)?.err())
     }
 
+    /// As [`Case::visit`]; a kill is made really as well.
+    fn visit_alone(&self, lane: &Lane, visit: Visit) -> io::Result<Option<String>> {
+        if visit.crash == Crash::Kill
+            && visit.step < self.recording.steps()
+            && let Some(why) = self.kill_really(lane, visit.step)?
+        {
+            return Ok(Some(why));
+        }
+        self.visit(lane, visit)
+    }
+
     /// Crashes, and returns the recording of the recovery, or what is not as it should be.
     fn recover(&self, lane: &Lane, visit: Visit) -> io::Result<Result<Recording, String>> {
         let at = self.recording.point(visit.step).operation as usize;
@@ -228,6 +242,7 @@ impl Case {
     fn visit_all(
         &self,
         lanes: &[Lane],
+        losses: usize,
         counts: &mut Counts,
         deadline: Option<Instant>,
     ) -> io::Result<Option<(Visit, String)>> {
@@ -243,7 +258,7 @@ impl Case {
                 && let Some(step) = steps.get(next.fetch_add(1, SeqCst))
             {
                 let mut count = Count { visited: 1, ..Count::default() };
-                let failed = self.visit_step(lane, *step, &mut count);
+                let failed = self.visit_step(lane, (*step, losses), &mut count);
                 let mut found = found.lock();
                 found.0.of(self.kind(*step)).add(&count);
                 if !matches!(failed, Ok(None)) {
@@ -263,16 +278,21 @@ impl Case {
     fn kill_really(&self, lane: &Lane, step: usize) -> io::Result<Option<String>> {
         let run = lane.perform(self.seed, self.replicas, &self.history, Some(step))?;
         Ok(match run.outcome {
-            None if self.recording.is_as_killed(step, &run.recording) => None,
-            None => Some(
-                "a real kill leaves another state than was kept: the run is not the same again".to_owned(),
-            ),
+            None => {
+                let difference = self.recording.differs_from_killed(step, &run.recording);
+                difference.map(|what| format!("a real kill leaves another state than was kept: {what}"))
+            }
             Some(_) => Some("the process that was to be killed ended before".to_owned()),
         })
     }
 
     /// Crashes there both ways, and now and then once more amid the recovery.
-    fn visit_step(&self, lane: &Lane, step: usize, count: &mut Count) -> io::Result<Option<(Visit, String)>> {
+    fn visit_step(
+        &self,
+        lane: &Lane,
+        (step, losses): (usize, usize),
+        count: &mut Count,
+    ) -> io::Result<Option<(Visit, String)>> {
         let mut random = Random::new(self.seed ^ 0x5eed ^ (step as u64) << 32);
         if step < self.recording.steps() && random.below(KILLED_REALLY) == 0 {
             count.real += 1;
@@ -280,7 +300,8 @@ impl Case {
                 return Ok(Some((Visit { step, crash: Crash::Kill, then: None }, why)));
             }
         }
-        for crash in [Crash::Kill, Crash::Loss(random.below(1 << 20))] {
+        let losses: Vec<Crash> = (0..losses).map(|_| Crash::Loss(random.below(1 << 20))).collect();
+        for crash in [Crash::Kill].into_iter().chain(losses) {
             match crash {
                 Crash::Kill => count.kills += 1,
                 Crash::Loss(_) => count.losses += 1,

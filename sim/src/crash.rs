@@ -160,13 +160,13 @@ impl Recording {
 }
 
 impl Recording {
-    /// Whether a process that really was killed before step `step` left, as `killed` has it, what is told of that here. The page
-    /// cache brings what was written into mappings at times of its own.
-    pub fn is_as_killed(&self, step: usize, killed: &Recording) -> bool {
+    /// Where a process that really was killed before step `step` left, as `killed` has it, something else than is told of that here.
+    /// The page cache brings what was written into mappings at times of its own.
+    pub fn differs_from_killed(&self, step: usize, killed: &Recording) -> Option<String> {
         let timeless: Vec<u64> = self.point(step).mapped.0.iter().map(|(inode, _)| *inode).collect();
         let killed = killed.0.last().expect("the last point is the end");
         let killed = killed.state.clone().without_nameless();
-        self.left(step, Crash::Kill).state.digest(&timeless) == killed.digest(&timeless)
+        self.left(step, Crash::Kill).state.difference(&killed, &timeless)
     }
 }
 

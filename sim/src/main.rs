@@ -60,6 +60,9 @@ pub unsafe extern "C" fn getrandom(
     unsafe { libc::syscall(libc::SYS_getrandom, bytes, length, flags) as libc::ssize_t }
 }
 
+/// The variable that names a directory for what there is of the host when something is not as it should be.
+const KEEP: &str = "MEZZO_SIM_KEEP";
+
 /// The replicas' process.
 fn work(host: PathBuf, page: &str) -> ExitCode {
     let page = page.parse().map_err(std::io::Error::other).and_then(Page::inherited);
@@ -74,6 +77,10 @@ fn work(host: PathBuf, page: &str) -> ExitCode {
             worker::check(&host, &facts, at, loss).map(|()| worker::Facts::default())
         }
     };
+    if let (Err(_), Some(keep)) = (&outcome, std::env::var_os(KEEP)) {
+        // For people: where it can't be copied, there is nothing to look at.
+        let _ = std::process::Command::new("cp").arg("-a").arg(host.join(".")).arg(keep).status();
+    }
     println!("{}", serde_json::to_string(&outcome).expect("it is plain data"));
     ExitCode::SUCCESS
 }

@@ -18,12 +18,13 @@ pub struct Mapped(pub Arc<Vec<(u64, Vec<u8>)>>);
 pub fn mapped(process: i32, written: Option<u64>) -> Mapped {
     let maps = std::fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
     let Ok(memory) = File::open(format!("/proc/{process}/mem")) else { return Mapped::default() };
-    let found = maps.lines().filter_map(|line| {
+    let lmls = maps.lines().filter(|line| line.ends_with("/lml"));
+    let found = lmls.filter_map(|line| {
         // Addresses, access, offset, device, inode, path.
         let mut fields = line.split_whitespace();
         let (start, _) = fields.next()?.split_once('-')?;
-        let (access, inode, path) = (fields.next()?, fields.nth(2)?, fields.next()?);
-        if !access.ends_with('s') || !path.ends_with("/lml") {
+        let (access, inode) = (fields.next()?, fields.nth(2)?);
+        if !access.ends_with('s') {
             return None;
         }
         let inode = inode.parse().ok().filter(|inode| Some(*inode) != written)?;

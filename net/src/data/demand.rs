@@ -4,6 +4,7 @@ use std::sync::Weak;
 
 use mezzo_core::{DataVersion, ObjectId};
 use mezzo_replica::demand::{FetchError, Upstream, Wanted};
+use mezzo_replica::receive::Sought;
 
 use super::{Fetches, NotFetched};
 
@@ -31,9 +32,9 @@ impl<A: Acknowledges> FromServer<A> {
 
 impl<A: Acknowledges> Upstream for FromServer<A> {
     fn fetch(&self, wanted: &Wanted<'_>) -> Result<(), FetchError> {
-        let Wanted { object, version, size, to, stop, .. } = *wanted;
-        rustix::fs::ftruncate(to, 0).map_err(mezzo_replica::Error::from)?;
-        let fetched = self.fetches.fetch((object, version, size), 0, to, &|| !stop.is_stopped());
+        let Wanted { object, version, size, to, is_partial, stop, .. } = *wanted;
+        let sought = Sought { object, version, size, to, is_partial, older: None };
+        let fetched = self.fetches.fetch(&sought, None, &|| !stop.is_stopped());
         fetched.map(drop).map_err(|error| match error {
             NotFetched::Offline => FetchError::Offline,
             NotFetched::Gone(why) => FetchError::Superseded(why),

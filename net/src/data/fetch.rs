@@ -9,13 +9,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use mezzo_core::{DataVersion, ObjectId};
+use bytes::Bytes;
+use mezzo_replica::host;
+use mezzo_replica::reading::Reading;
+use mezzo_replica::receive::Sought;
 use parking_lot::Mutex;
 
-use super::{Body, DataMessage, Gone, More, PIECE_BYTES, Piece, Stop, WINDOW_BYTES, Want};
+use super::chunks::Lengths;
+use super::{
+    Answer, Body, CHUNKED_FROM, DataMessage, Describe, Gone, More, PIECE_BYTES, Piece, Runs, Stop, Version,
+    WINDOW, Want, gather,
+};
 use crate::session::{Sender, Urgency};
 
-/// How long the next piece may take to come.
+/// How long the next answer may take to come.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often it is looked whether the data is still wanted.
@@ -47,7 +54,14 @@ pub enum NotFetched {
     Write(#[from] io::Error),
 }
 
-type Answer = Result<Piece, Gone>;
+/// What it took to get a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Bytes of pieces that came, as they came: compressed, and without zeros.
+    pub came: u64,
+    /// Bytes that were here already.
+    pub found: u64,
+}
 
 /// What is asked of one peer.
 pub struct Fetches {
@@ -89,135 +103,221 @@ impl Fetches {
         waiting.try_send(answer).map_err(|_| "more data came than was asked for".to_owned())
     }
 
-    /// Writes bytes of a version to `to`, from byte `from` on, in their places. `is_wanted` is asked now and then. Returns how
-    /// many bytes came over the wire.
+    /// Gets a version. `older`, where there is one, is another version of the same file, from which what is the same is taken.
+    /// In a file that is partial none of what an earlier attempt left is believed unseen. `is_wanted` is asked now and then. Where it ends early, what came stays in the file, to go on with.
     pub fn fetch(
         &self,
-        (object, version, size): (ObjectId, DataVersion, u64),
-        from: u64,
-        to: BorrowedFd<'_>,
+        sought: &Sought<'_>,
+        older: Option<&mut Reading<'_>>,
         is_wanted: &dyn Fn() -> bool,
-    ) -> Result<u64, NotFetched> {
-        let file: File = to.try_clone_to_owned()?.into();
-        let (answers, coming) = sync_channel((WINDOW_BYTES as usize).div_ceil(PIECE_BYTES) + 2);
-        let (sender, number) = {
-            let mut state = self.state.lock();
-            let Some(sender) = state.sender.clone() else { return Err(NotFetched::Offline) };
-            state.last += 1;
-            let number = state.last;
-            state.waiting.insert(number, answers);
-            (sender, number)
-        };
-        let question = Question { fetches: self, sender: &sender, number };
-        question.say(Body::Want(Want {
-            object_replica: object.0.replica.0,
-            object_recno: object.0.recno.0,
-            version_replica: version.0.replica.0,
-            version_recno: version.0.recno.0,
-            size,
-            from,
-            upto: from + WINDOW_BYTES,
-        }));
-        let result = question.take(&coming, (from, size), &file, is_wanted);
-        if let Err(NotFetched::Stopped | NotFetched::Wrong(_) | NotFetched::Write(_)) = &result {
-            question.say(Body::Stop(Stop {}));
+    ) -> Result<Moved, NotFetched> {
+        let lengths = Lengths::of(sought.size).filter(|_| sought.size >= CHUNKED_FROM);
+        match lengths.filter(|_| sought.is_partial || older.is_some()) {
+            Some(lengths) => gather::gather(self, sought, lengths, older, is_wanted),
+            None => self.fetch_plain(sought, is_wanted),
         }
-        result
+    }
+
+    /// From the first byte to the last.
+    fn fetch_plain(&self, sought: &Sought<'_>, is_wanted: &dyn Fn() -> bool) -> Result<Moved, NotFetched> {
+        let Sought { object, version, size, to, .. } = *sought;
+        if host::stat(to)?.attributes.size > 0 {
+            host::set_size(to, 0)?;
+        }
+        let mut writer = Writer::new(to)?;
+        let want = Want {
+            version: Version::new(object, version, size),
+            runs: Runs { runs: vec![0, size], may_follow: false },
+            answers: WINDOW,
+            with_digests: true,
+        };
+        let mut question = self.ask(Body::Want(want), is_wanted)?;
+        let mut at = 0;
+        while at < size {
+            let (piece, bytes) = question.piece(at, size)?;
+            let plain = writer.unpack(&piece, bytes)?;
+            if let Some(plain) = &plain
+                && blake3::hash(plain).as_bytes()[..] != piece.digest[..]
+            {
+                return Err(NotFetched::Wrong(format!(
+                    "the digest of {} bytes at {at} does not fit",
+                    piece.length
+                )));
+            }
+            writer.write(at, piece.length, plain)?;
+            at += piece.length;
+        }
+        writer.end(size)?;
+        question.is_answered = true;
+        Ok(Moved { came: writer.came, found: 0 })
+    }
+
+    /// Asks something; the answers come by the question.
+    pub(super) fn ask<'a>(
+        &'a self,
+        body: Body,
+        is_wanted: &'a dyn Fn() -> bool,
+    ) -> Result<Question<'a>, NotFetched> {
+        // Room for an end beside them.
+        let (answers, coming) = sync_channel(WINDOW as usize + 1);
+        let mut state = self.state.lock();
+        let Some(sender) = state.sender.clone() else { return Err(NotFetched::Offline) };
+        state.last += 1;
+        let number = state.last;
+        state.waiting.insert(number, answers);
+        drop(state);
+        let question = Question {
+            fetches: self,
+            sender,
+            number,
+            coming,
+            is_wanted,
+            heard: 0,
+            allowed: WINDOW,
+            is_answered: false,
+        };
+        question.say(body);
+        Ok(question)
     }
 }
 
-struct Question<'a> {
+impl Describe {
+    pub(super) fn of(sought: &Sought<'_>) -> Describe {
+        Describe { version: Version::new(sought.object, sought.version, sought.size), answers: WINDOW }
+    }
+}
+
+/// One question, and what comes of it. The other is told to stop when it is dropped before it was answered.
+pub(super) struct Question<'a> {
     fetches: &'a Fetches,
-    sender: &'a Sender,
+    sender: Sender,
     number: u64,
+    coming: Receiver<Answer>,
+    is_wanted: &'a dyn Fn() -> bool,
+    heard: u64,
+    allowed: u64,
+    /// All answers came.
+    pub is_answered: bool,
 }
 
 impl Question<'_> {
-    fn say(&self, body: Body) {
+    pub fn say(&self, body: Body) {
         self.sender.data(&DataMessage::new(self.number, body), Urgency::Now);
     }
 
-    fn take(
-        &self,
-        coming: &Receiver<Answer>,
-        (from, size): (u64, u64),
-        file: &File,
-        is_wanted: &dyn Fn() -> bool,
-    ) -> Result<u64, NotFetched> {
-        let (mut at, mut allowed, mut wire) = (from, from + WINDOW_BYTES, 0);
-        let mut plain = Vec::new();
-        while at < size {
-            let piece = match self.next(coming, is_wanted)? {
-                Ok(piece) => piece,
-                Err(Gone { message, is_passing: false }) => return Err(NotFetched::Gone(message)),
-                Err(Gone { message, .. }) => return Err(NotFetched::Passing(message)),
-            };
-            if piece.offset != at
-                || piece.length == 0
-                || piece.length > PIECE_BYTES as u64
-                || at + piece.length > size
-            {
-                return Err(NotFetched::Wrong(format!("{} bytes at {}", piece.length, piece.offset)));
-            }
-            wire += piece.bytes.len() as u64;
-            write(&piece, &mut plain, file)?;
-            at += piece.length;
-            if allowed < at + WINDOW_BYTES / 2 && allowed < size {
-                allowed = at + WINDOW_BYTES;
-                self.say(Body::More(More { upto: allowed }));
-            }
-        }
-        Ok(wire)
-    }
-
-    fn next(&self, coming: &Receiver<Answer>, is_wanted: &dyn Fn() -> bool) -> Result<Answer, NotFetched> {
+    /// The next answer.
+    pub fn next(&mut self) -> Result<Answer, NotFetched> {
         let mut waited = Duration::ZERO;
-        loop {
-            match coming.recv_timeout(LOOK) {
-                Ok(answer) => return Ok(answer),
+        let answer = loop {
+            if !(self.is_wanted)() {
+                return Err(NotFetched::Stopped);
+            }
+            match self.coming.recv_timeout(LOOK) {
+                Ok(answer) => break answer,
                 Err(RecvTimeoutError::Disconnected) => return Err(NotFetched::Offline),
                 Err(RecvTimeoutError::Timeout) => waited += LOOK,
-            }
-            if !is_wanted() {
-                return Err(NotFetched::Stopped);
             }
             if waited >= PATIENCE {
                 return Err(NotFetched::TooSlow);
             }
+        };
+        if let Answer::Gone(Gone { message, is_passing }) = answer {
+            self.is_answered = true;
+            return Err(if is_passing { NotFetched::Passing(message) } else { NotFetched::Gone(message) });
         }
+        self.heard += 1;
+        if self.allowed < self.heard + WINDOW / 2 {
+            self.allowed = self.heard + WINDOW;
+            self.say(Body::More(More { answers: self.allowed }));
+        }
+        Ok(answer)
+    }
+
+    /// The next piece, which begins at `at` and ends at `end` at the latest.
+    pub fn piece(&mut self, at: u64, end: u64) -> Result<(Piece, Bytes), NotFetched> {
+        let Answer::Piece(piece, bytes) = self.next()? else {
+            return Err(NotFetched::Wrong("it is no piece".to_owned()));
+        };
+        let Piece { offset, length, .. } = piece;
+        let is_of_zeros = bytes.is_empty();
+        let most = if is_of_zeros { u64::MAX } else { PIECE_BYTES as u64 };
+        if offset != at || length == 0 || length > most || length > end - at {
+            return Err(NotFetched::Wrong(format!("{length} bytes at {offset} instead of {at}..{end}")));
+        }
+        Ok((piece, bytes))
     }
 }
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
         self.fetches.state.lock().waiting.remove(&self.number);
+        if !self.is_answered {
+            self.say(Body::Stop(Stop {}));
+        }
     }
 }
 
-/// Checks a piece and writes it. Zeros are left out where the file has none yet.
-fn write(piece: &Piece, plain: &mut Vec<u8>, file: &File) -> Result<(), NotFetched> {
-    let wrong = |why: &str| NotFetched::Wrong(format!("{why}, at byte {}", piece.offset));
-    let length = piece.length as usize;
-    plain.clear();
-    if piece.bytes.is_empty() {
-        plain.resize(length, 0);
-    } else if piece.is_compressed {
-        plain.resize(length, 0);
-        let mut decompressor = zstd::bulk::Decompressor::new()?;
-        let came = decompressor.decompress_to_buffer(&piece.bytes, &mut plain[..]);
-        if came.ok() != Some(length) {
-            return Err(wrong("what is compressed is not what it says"));
+/// Writes pieces to their places.
+pub(super) struct Writer {
+    file: File,
+    /// How far the file reaches: what is behind has no bytes that would have to become zeros.
+    reaches: u64,
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    /// Bytes that came.
+    pub came: u64,
+}
+
+impl Writer {
+    pub fn new(to: BorrowedFd<'_>) -> Result<Writer, NotFetched> {
+        let file: File = to.try_clone_to_owned()?.into();
+        let reaches = file.metadata()?.len();
+        Ok(Writer { file, reaches, decompressor: None, came: 0 })
+    }
+
+    /// A piece's bytes as they were before they were compressed; `None` where all are zeros.
+    pub fn unpack(&mut self, piece: &Piece, bytes: Bytes) -> Result<Option<Bytes>, NotFetched> {
+        self.came += bytes.len() as u64;
+        let length = piece.length as usize;
+        let bytes = match piece.is_compressed && !bytes.is_empty() {
+            true => {
+                let decompressor = match &mut self.decompressor {
+                    Some(decompressor) => decompressor,
+                    none => none.insert(zstd::bulk::Decompressor::new()?),
+                };
+                // It has no more than is told, whatever it says itself.
+                decompressor.decompress(&bytes, length).map_or(Bytes::new(), Bytes::from)
+            }
+            false if bytes.is_empty() => return Ok(None),
+            false => bytes,
+        };
+        if bytes.len() != length {
+            return Err(NotFetched::Wrong(format!("{} bytes at {} for {length}", bytes.len(), piece.offset)));
         }
-    } else {
-        plain.extend_from_slice(&piece.bytes);
+        Ok(Some(bytes))
     }
-    if plain.len() != length || blake3::hash(plain).as_bytes()[..] != piece.digest[..] {
-        return Err(wrong("its digest does not fit"));
+
+    pub fn write(&mut self, at: u64, length: u64, bytes: Option<Bytes>) -> Result<(), NotFetched> {
+        match bytes {
+            Some(bytes) => self.file.write_all_at(&bytes, at)?,
+            None => self.clear(at, length)?,
+        }
+        Ok(())
     }
-    let end = piece.offset + piece.length;
-    let has = rustix::fs::fstat(file.as_fd()).map_err(io::Error::from)?.st_size as u64;
-    if piece.bytes.is_empty() && has <= piece.offset {
-        return Ok(file.set_len(end)?);
+
+    /// Makes bytes zeros, holes where the host has them.
+    pub fn clear(&self, at: u64, length: u64) -> Result<(), NotFetched> {
+        let end = (at + length).min(self.reaches);
+        if at < end && host::next_data(self.file.as_fd(), at)?.is_some_and(|data| data < end) {
+            host::clear(self.file.as_fd(), at, end - at)?;
+        }
+        Ok(())
     }
-    Ok(file.write_all_at(plain, piece.offset)?)
+
+    /// Gives the file its size: its end may be of zeros, which were not written.
+    pub fn end(&self, size: u64) -> Result<(), NotFetched> {
+        if self.file.metadata()?.len() != size {
+            self.file.set_len(size)?;
+        }
+        Ok(())
+    }
 }

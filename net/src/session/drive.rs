@@ -1,16 +1,17 @@
 //! One connection, from its greeting to its end.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mezzo_core::session::message::{self, Body, Goodbye, Message, Position, Records, Refused};
 use mezzo_core::session::{Account, Act, Client, Event, Facts, Note, Outcome, Reason, Server, Stop};
 use mezzo_core::{DataVersion, ObjectId, Recno, Record, ReplicaId};
+use mezzo_replica::Replica;
 use mezzo_replica::exchange::{Along, Known, Snapshot, records_of};
 use mezzo_replica::log::Reader;
-use mezzo_replica::receive::{DataSource, How, OnData};
+use mezzo_replica::receive::{DataSource, How, OnData, Sought};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Hub;
 use super::wire::{self, Frame, Sender};
-use crate::data::{self, Fetches, NotFetched, Provider};
+use crate::data::{self, Answer, CHUNKED_FROM, Fetches, NotFetched, Provider};
 
 /// How long a goodbye may take to be sent.
 const PARTING: Duration = Duration::from_secs(1);
@@ -176,7 +177,7 @@ where
     };
     let mut durable = hub.durable();
     let (mut frames, sender, writing) = wire::open(stream);
-    let provider = Provider::new(hub.replica.clone(), sender.clone());
+    let provider = Provider::new(hub.replica.clone(), hub.manifests.clone(), sender.clone());
     let (done, mut dones) = mpsc::unbounded_channel();
     let (machine, first) = begin(role, facts, partial);
     let mut driver = Driver {
@@ -247,7 +248,7 @@ impl Driver {
         self.carry_out(acts);
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
+    fn hear(&mut self, bytes: &Bytes) {
         match Frame::read(bytes) {
             Ok(Frame::Session(message)) => {
                 self.learn(&message);
@@ -263,7 +264,12 @@ impl Driver {
                 self.tell(Event::Message(message));
             }
             Ok(Frame::Data(message)) => {
-                if let Err(why) = self.hear_of_data(message) {
+                if let Err(why) = data::hear(&self.provider, &self.fetches, message) {
+                    self.break_off(why);
+                }
+            }
+            Ok(Frame::Piece(piece, bytes)) => {
+                if let Err(why) = self.fetches.hear(piece.number, Answer::Piece(piece, bytes)) {
                     self.break_off(why);
                 }
             }
@@ -275,19 +281,6 @@ impl Driver {
             }
             Err(error) => self.break_off(error.to_string()),
         }
-    }
-
-    fn hear_of_data(&self, message: data::DataMessage) -> Result<(), String> {
-        let number = message.number;
-        match message.body {
-            Some(data::Body::Want(want)) => self.provider.want(number, want)?,
-            Some(data::Body::More(more)) => self.provider.more(number, more.upto),
-            Some(data::Body::Stop(_)) => self.provider.stop(number),
-            Some(data::Body::Piece(piece)) => self.fetches.hear(number, Ok(piece))?,
-            Some(data::Body::Gone(gone)) => self.fetches.hear(number, Err(gone))?,
-            None => {}
-        }
-        Ok(())
     }
 
     fn break_off(&mut self, why: String) {
@@ -349,7 +342,7 @@ impl Driver {
         let (hub, rules, known, peer) = (self.hub.clone(), self.rules.clone(), self.known.clone(), self.peer);
         let fetches = self.fetches.clone();
         self.begin(move || {
-            let rest = Remote { fetches: &fetches, rules: &*rules };
+            let rest = Remote { replica: &hub.replica, fetches: &fetches, rules: &*rules };
             let along = Along::new(&records, &rest);
             let is_allowed = |record: &Record| {
                 // It need not go back to where it came from.
@@ -448,27 +441,30 @@ fn failure(message: String) -> Event {
 
 /// Data that the other side has.
 struct Remote<'a> {
+    replica: &'a Replica,
     fetches: &'a Fetches,
     rules: &'a dyn Rules,
 }
 
 impl DataSource for Remote<'_> {
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: BorrowedFd<'_>,
-    ) -> io::Result<bool> {
+    fn bring(&self, sought: &Sought<'_>) -> io::Result<bool> {
+        let Sought { object, version, size, older, .. } = *sought;
         if !self.rules.brings(object, version, size) {
             return Ok(false);
         }
-        match self.fetches.fetch((object, version, size), 0, to, &|| true) {
+        // One that can't be had is none.
+        let older = older.filter(|_| size >= CHUNKED_FROM);
+        let mut older = older.and_then(|older| self.replica.reading(object, older, None).ok()?.ok());
+        match self.fetches.fetch(sought, older.as_mut(), &|| true) {
             Ok(_) => Ok(true),
             // A later version, whose record follows, has taken its place.
             Err(NotFetched::Gone(_)) => Ok(false),
             Err(NotFetched::Write(error)) => Err(error),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    fn is_at_hand(&self, _: DataVersion) -> bool {
+        false
     }
 }

@@ -7,12 +7,16 @@ use mezzo_replica::Replica;
 use mezzo_replica::undo::Audience;
 use tokio::sync::{Notify, watch};
 
+use crate::data::Manifests;
+
 /// A replica that has sessions.
 pub struct Hub {
     /// The replica.
     pub replica: Arc<Replica>,
     /// Who uses the tree while records arrive.
     pub audience: Arc<dyn Audience + Send + Sync>,
+    /// What its data consists of, for those who ask.
+    pub manifests: Arc<Manifests>,
     durable: watch::Sender<Recno>,
     grown: Arc<Notify>,
 }
@@ -27,8 +31,8 @@ impl Hub {
         let grown = Arc::new(Notify::new());
         let wakes = grown.clone();
         replica.on_commit(Some(Box::new(move || wakes.notify_one())));
-        let hub =
-            Arc::new(Hub { replica, audience, durable: watch::Sender::new(last), grown: grown.clone() });
+        let (durable, manifests) = (watch::Sender::new(last), Arc::default());
+        let hub = Arc::new(Hub { replica, audience, manifests, durable, grown: grown.clone() });
         let weak = Arc::downgrade(&hub);
         tokio::spawn(async move {
             loop {

@@ -6,4 +6,6 @@ mod wire;
 
 pub use drive::{Ended, Handle, Role, Rules, Session, Standing, drive};
 pub use hub::Hub;
+#[cfg(test)]
+pub(crate) use wire::{Frame, open};
 pub(crate) use wire::{Sender, Urgency};

@@ -1,17 +1,21 @@
 //! Frames of a connection: records and what is said of them, and data beside them. What was said goes before data that waits.
 
+use bytes::{Buf, Bytes};
 use mezzo_core::session::MESSAGE_BYTES;
 use mezzo_core::session::message::Message;
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::sync::mpsc;
 
-use crate::data::DataMessage;
+use crate::data::{DataMessage, Piece};
 use crate::frame::{FrameError, FrameLimits, FrameReader, FrameWriter};
 use crate::limits;
 
 const SESSION: u8 = 0x10;
 const DATA: u8 = 0x11;
+
+/// A piece of a file: the head, with its length before it, and the bytes, which are not copied for it.
+const PIECE: u8 = 0x12;
 
 /// How messages of enrolment begin: one may come instead of a hello.
 const ENROLMENT: u8 = 1;
@@ -26,6 +30,8 @@ pub enum Frame {
     Session(Message),
     /// Of the data beside it.
     Data(DataMessage),
+    /// A piece of it, and its bytes.
+    Piece(Piece, Bytes),
     /// A client's certificate is to be renewed.
     Renewal,
 }
@@ -42,18 +48,19 @@ pub enum WireError {
 }
 
 impl Frame {
-    pub fn read(bytes: &[u8]) -> Result<Frame, WireError> {
+    pub fn read(frame: &Bytes) -> Result<Frame, WireError> {
         let no_message = |cause: &dyn std::fmt::Display| WireError::NoMessage(cause.to_string());
-        match bytes.split_first() {
-            Some((&SESSION, body)) => {
-                Ok(Frame::Session(Message::decode(body).map_err(|error| no_message(&error))?))
+        let Some(channel) = frame.first() else { return Err(no_message(&"it is empty")) };
+        let mut body = frame.slice(1..);
+        match *channel {
+            SESSION => Ok(Frame::Session(Message::decode(body).map_err(|error| no_message(&error))?)),
+            DATA => Ok(Frame::Data(DataMessage::decode(body).map_err(|error| no_message(&error))?)),
+            PIECE => {
+                let head = Piece::decode_length_delimited(&mut body).map_err(|error| no_message(&error))?;
+                Ok(Frame::Piece(head, body.copy_to_bytes(body.remaining())))
             }
-            Some((&DATA, body)) => {
-                Ok(Frame::Data(DataMessage::decode(body).map_err(|error| no_message(&error))?))
-            }
-            Some((&ENROLMENT, _)) => Ok(Frame::Renewal),
-            Some((channel, _)) => Err(no_message(&format!("there is no channel {channel}"))),
-            None => Err(no_message(&"it is empty")),
+            ENROLMENT => Ok(Frame::Renewal),
+            channel => Err(no_message(&format!("there is no channel {channel}"))),
         }
     }
 }
@@ -67,34 +74,49 @@ pub enum Urgency {
     Waits,
 }
 
+/// A frame: its head, and what follows without being copied.
+type Parts = (Vec<u8>, Bytes);
+
 /// Where frames are put to be written.
 #[derive(Clone, Debug)]
 pub struct Sender {
-    now: mpsc::UnboundedSender<Vec<u8>>,
-    waits: mpsc::Sender<Vec<u8>>,
+    now: mpsc::UnboundedSender<Parts>,
+    waits: mpsc::Sender<Parts>,
 }
 
 impl Sender {
     pub fn session(&self, message: &Message) {
-        let mut bytes = vec![SESSION];
-        // It has room in memory, else encoding can't fail.
-        let _ = message.encode(&mut bytes);
-        let _ = self.now.send(bytes);
+        self.raw(encoded(SESSION, message));
     }
 
     pub fn raw(&self, bytes: Vec<u8>) {
-        let _ = self.now.send(bytes);
+        // Where the connection has ended, that is noticed where it is read.
+        let _ = self.now.send((bytes, Bytes::new()));
     }
 
     /// From a thread of its own, which waits where much waits already. False where the connection has ended.
     pub fn data(&self, message: &DataMessage, urgency: Urgency) -> bool {
-        let mut bytes = vec![DATA];
-        let _ = message.encode(&mut bytes);
+        let parts = (encoded(DATA, message), Bytes::new());
         match urgency {
-            Urgency::Now => self.now.send(bytes).is_ok(),
-            Urgency::Waits => self.waits.blocking_send(bytes).is_ok(),
+            Urgency::Now => self.now.send(parts).is_ok(),
+            Urgency::Waits => self.waits.blocking_send(parts).is_ok(),
         }
     }
+
+    /// As data that waits.
+    pub fn piece(&self, head: &Piece, bytes: Bytes) -> bool {
+        let mut parts = (vec![PIECE], bytes);
+        // It has room in memory, else encoding can't fail.
+        let _ = head.encode_length_delimited(&mut parts.0);
+        self.waits.blocking_send(parts).is_ok()
+    }
+}
+
+fn encoded(channel: u8, message: &impl prost::Message) -> Vec<u8> {
+    let mut bytes = vec![channel];
+    // It has room in memory, else encoding can't fail.
+    let _ = message.encode(&mut bytes);
+    bytes
 }
 
 /// The two halves of a connection. Writing is done by a task of its own, which ends when nobody can send any more, or with the
@@ -109,27 +131,27 @@ where
     let frames = FrameLimits { bytes: MESSAGE_BYTES + 1024, time: limits::FRAME_TIME };
     let reader = FrameReader::new(read, frames);
     let mut writer = FrameWriter::new(write, frames);
-    let (now, mut said) = mpsc::unbounded_channel::<Vec<u8>>();
-    let (waits, mut waiting) = mpsc::channel::<Vec<u8>>(DATA_WAITING);
+    let (now, mut said) = mpsc::unbounded_channel::<Parts>();
+    let (waits, mut waiting) = mpsc::channel::<Parts>(DATA_WAITING);
     let writing = tokio::spawn(async move {
         loop {
-            let next = match (said.try_recv(), waiting.try_recv()) {
-                (Ok(bytes), Err(_)) => Some((bytes, None)),
-                (Ok(bytes), Ok(later)) => Some((bytes, Some(later))),
-                (Err(_), Ok(bytes)) => Some((bytes, None)),
+            let (first, second) = match (said.try_recv(), waiting.try_recv()) {
+                // Both get on, and what was said waits for one piece at most.
+                (Ok(parts), later) => (Some(parts), later.ok()),
+                (Err(_), Ok(parts)) => (Some(parts), None),
                 (Err(_), Err(_)) => {
                     writer.flush().await?;
                     tokio::select! {
                         biased;
-                        bytes = said.recv() => bytes.map(|bytes| (bytes, None)),
-                        Some(bytes) = waiting.recv() => Some((bytes, None)),
+                        parts = said.recv() => (parts, None),
+                        Some(parts) = waiting.recv() => (Some(parts), None),
                     }
                 }
             };
-            let Some((bytes, later)) = next else { break };
-            writer.write(&[&bytes]).await?;
-            if let Some(bytes) = later {
-                writer.write(&[&bytes]).await?;
+            let Some((head, rest)) = first else { break };
+            writer.write(&[&head, &rest]).await?;
+            if let Some((head, rest)) = second {
+                writer.write(&[&head, &rest]).await?;
             }
         }
         writer.flush().await?;

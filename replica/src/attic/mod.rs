@@ -173,6 +173,12 @@ impl Attic {
         Ok(true)
     }
 
+    /// Makes the file at `name` the file of a version.
+    pub fn take(&self, version: DataVersion, directory: BorrowedFd<'_>, name: &Name) -> io::Result<()> {
+        let attic = self.directory.as_fd();
+        host::rename(directory, name, attic, &Form::Whole.as_name(version), RenameFlags::empty())
+    }
+
     /// A file without a name, on the same host file system.
     pub fn nameless(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;

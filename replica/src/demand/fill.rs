@@ -20,7 +20,7 @@ use crate::host::{self, xattr};
 use crate::index::{Entry, Lacking};
 use crate::meet::is_inode_of;
 use crate::reintegrate::finish_but_data;
-use crate::replica::Replica;
+use crate::replica::{Replica, now};
 use crate::verify::digest_of;
 
 /// Bytes that are copied between two looks at whether to go on: some milliseconds.
@@ -76,7 +76,8 @@ impl Replica {
             let entry = self.index.entry(object).ok().flatten();
             entry.is_some_and(|entry| entry.lost && entry.version() == Some(version))
         };
-        Ok(self.demand.partials().keep_only(is_needed)?)
+        let may_come = |version: DataVersion| !self.index.has_heard(version.0);
+        Ok(self.demand.partials().keep_only(is_needed, may_come, now().seconds)?)
     }
 
     fn fetch_version(&self, entry: &Entry, urgency: Urgency, stop: &Stop) -> Result<Put, FetchError> {

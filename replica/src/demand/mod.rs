@@ -9,7 +9,7 @@ mod cache;
 mod evict;
 mod evictions;
 mod fill;
-mod partial;
+pub(crate) mod partial;
 mod pins;
 mod queue;
 mod stop;

@@ -116,7 +116,7 @@ impl Demand {
         })
     }
 
-    pub(super) fn partials(&self) -> &Partials {
+    pub(crate) fn partials(&self) -> &Partials {
         &self.partials
     }
 

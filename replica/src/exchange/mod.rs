@@ -4,7 +4,7 @@ mod snapshot;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use mezzo_core::codec::{Frame, encode};
 use mezzo_core::reintegrate::Class;
@@ -15,7 +15,7 @@ use rustix::fs::MemfdFlags;
 
 use crate::Error;
 use crate::log::Reader;
-use crate::receive::{DataSource, How, OnData, Stop as Stopped, Taken, Why, data_of};
+use crate::receive::{DataSource, How, OnData, Sought, Stop as Stopped, Taken, Why, data_of, with_few_large};
 use crate::replica::Replica;
 use crate::undo::Audience;
 use crate::versions::{self, Had, Source};
@@ -163,6 +163,20 @@ impl Replica {
         Ok(had.map(|()| copy))
     }
 
+    /// The file that has all of a version of a file's data and nothing else; `None` where several have parts of it.
+    pub(crate) fn open_data_of(
+        &self,
+        object: ObjectId,
+        version: DataVersion,
+    ) -> Result<Had<Option<OwnedFd>>, Error> {
+        Ok(versions::open(self.index(), object, version, &self.own_data()?)?)
+    }
+
+    /// Whether the attic has the version, which it does before anybody writes to the file that has it.
+    pub(crate) fn has_in_attic(&self, version: DataVersion) -> bool {
+        self.attic.has(version)
+    }
+
     fn own_data(&self) -> Result<Source, Error> {
         let root = self.fileset().root().try_clone_to_owned()?;
         Ok(Source { root: Some(root), attic: Some(self.fileset().own_path("attic")) })
@@ -184,10 +198,19 @@ impl Replica {
         };
         // Those before the one that is refused are done: it is refused as soon as it comes.
         let allowed = parsed.iter().position(|record| is_allowed(record).is_err()).unwrap_or(parsed.len());
-        let taken = match self.receive(&parsed[..allowed], How { data, judge }, audience) {
-            Ok(taken) => taken,
-            Err(error) => return Outcome::Failed(error.to_string()),
-        };
+        let mut taken = Taken::default();
+        for part in with_few_large(&parsed[..allowed]) {
+            // While large data is on its way, the records of others are received.
+            let ahead =
+                if let OnData::Bring(source) = data { self.bring_ahead(part, source) } else { Ok(()) };
+            match ahead.and_then(|()| self.receive(part, How { data, judge }, audience)) {
+                Ok(done) => taken = done,
+                Err(error) => return Outcome::Failed(error.to_string()),
+            }
+            if taken.stopped.is_some() {
+                break;
+            }
+        }
         if let Taken { stopped: Some(stop), .. } = taken {
             self.index().note_received(peer, Recno(stop.record.recno.0.saturating_sub(1)));
             return match stop.why {
@@ -224,30 +247,32 @@ impl<'a> Along<'a> {
 }
 
 impl DataSource for Along<'_> {
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: BorrowedFd<'_>,
-    ) -> io::Result<bool> {
-        match self.inline.get(&version) {
-            Some(bytes) if bytes.len() as u64 == size => {
+    fn bring(&self, sought: &Sought<'_>) -> io::Result<bool> {
+        match self.inline.get(&sought.version) {
+            Some(bytes) if bytes.len() as u64 == sought.size => {
                 let mut at = 0;
                 while at < bytes.len() {
-                    at += rustix::io::pwrite(to, &bytes[at..], at as u64)?;
+                    at += rustix::io::pwrite(sought.to, &bytes[at..], at as u64)?;
                 }
                 Ok(true)
             }
-            _ => self.rest.bring(object, version, size, to),
+            _ => self.rest.bring(sought),
         }
+    }
+
+    fn is_at_hand(&self, version: DataVersion) -> bool {
+        self.inline.contains_key(&version) || self.rest.is_at_hand(version)
     }
 }
 
 /// No data is to be had.
 impl DataSource for () {
-    fn bring(&self, _: ObjectId, _: DataVersion, _: u64, _: BorrowedFd<'_>) -> io::Result<bool> {
+    fn bring(&self, _: &Sought<'_>) -> io::Result<bool> {
         Ok(false)
+    }
+
+    fn is_at_hand(&self, _: DataVersion) -> bool {
+        true
     }
 }
 

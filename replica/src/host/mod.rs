@@ -240,7 +240,17 @@ fn write_zeros(fd: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
 }
 
 fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
-    let (mut read_at, mut write_at, mut left) = (offset, offset, length);
+    copy_bytes_to(from, to, (offset, offset), length)
+}
+
+/// Copies `length` bytes from one place of `from` to another of `to`, holes as zeros. What `from` has not is left out.
+pub fn copy_bytes_to(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    (from_at, to_at): (u64, u64),
+    length: u64,
+) -> io::Result<()> {
+    let (mut read_at, mut write_at, mut left) = (from_at, to_at, length);
     while left > 0 {
         let step = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
         match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), step) {
@@ -248,7 +258,7 @@ fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, offset: u64, length: u64
             Ok(copied) => left -= copied as u64,
             // From one file system to another, the kernel leaves it to us.
             Err(rustix::io::Errno::XDEV | rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
-                return copy_through_memory(from, to, read_at, left);
+                return copy_through_memory(from, to, (read_at, write_at), left);
             }
             Err(error) => return Err(error.into()),
         }
@@ -256,9 +266,14 @@ fn copy_bytes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, offset: u64, length: u64
     Ok(())
 }
 
-fn copy_through_memory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
+fn copy_through_memory(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    (from_at, to_at): (u64, u64),
+    length: u64,
+) -> io::Result<()> {
     let mut buffer = vec![0; (256 << 10).min(usize::try_from(length).unwrap_or(usize::MAX))];
-    let (mut at, end) = (offset, offset + length);
+    let (mut at, end) = (from_at, from_at + length);
     while at < end {
         let wanted = buffer.len().min((end - at) as usize);
         let read = rustix::io::pread(from, &mut buffer[..wanted], at)?;
@@ -267,7 +282,8 @@ fn copy_through_memory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, offset: u64, le
         }
         let mut written = 0;
         while written < read {
-            written += rustix::io::pwrite(to, &buffer[written..read], at + written as u64)?;
+            written +=
+                rustix::io::pwrite(to, &buffer[written..read], to_at + (at - from_at) + written as u64)?;
         }
         at += read as u64;
     }

@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mezzo_core::time::Step;
-use mezzo_core::{Attributes, Change, Data, DataVersion, ObjectId, State};
+use mezzo_core::{Attributes, Change, Data, DataVersion, ObjectId, Record, State};
 use rustix::fs::OFlags;
 
 use super::{Arriving, OnData, Taken, Wanted, data_of};
 use crate::Error;
+use crate::demand::partial::MOST;
 use crate::demand::{Put, Stop, is_whole};
 use crate::host::{self, SetTime, xattr};
 use crate::index::Local;
@@ -17,16 +18,36 @@ use crate::reintegrate::finish_but_data;
 use crate::replica::Replica;
 use crate::undo::{Audience, innermost};
 
+/// Bytes of a version from which on what came of it before an end is kept, to go on with.
+const KEPT_FROM: u64 = 1 << 20;
+
+/// Large files that are brought ahead at once: others are kept beside them.
+const LARGE: usize = MOST / 4;
+
 /// Where data may be had.
 pub trait DataSource: Sync {
-    /// Writes the `size` bytes of a version to `to`, an empty file. False where it has them not.
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: BorrowedFd<'_>,
-    ) -> io::Result<bool>;
+    /// Writes the bytes of a version. False where it has them not.
+    fn bring(&self, sought: &Sought<'_>) -> io::Result<bool>;
+
+    /// Whether the version is on this machine, so that others may wait while it is written.
+    fn is_at_hand(&self, version: DataVersion) -> bool;
+}
+
+/// A version that is to be had, and where it is put.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'a> {
+    /// Whose data.
+    pub object: ObjectId,
+    /// Which.
+    pub version: DataVersion,
+    /// Its bytes.
+    pub size: u64,
+    /// Open for reading and writing. It has all bytes of the version afterwards and no more, if they were had.
+    pub to: BorrowedFd<'a>,
+    /// `to` has what an earlier attempt left, none of which is to be believed unseen; else it is empty, or what it has is of no use.
+    pub is_partial: bool,
+    /// Another version of the same file, which is here and may resemble it.
+    pub older: Option<DataVersion>,
 }
 
 /// What came of filling files that were without their bytes.
@@ -67,10 +88,9 @@ impl Replica {
             && !is_here
         {
             let told = data.digest.or_else(|| wanted.digests.get(&data.version).copied());
-            let brought = self.attic.bring(data.version, |to| {
-                Ok(source.bring(object, data.version, size, to)? && is_whole(to, size, told)?)
-            })?;
-            if brought {
+            let told = Data { digest: told, ..data };
+            let older = wanted.older.get(&object).copied();
+            if self.bring_to_attic(object, (told, size), older, source)? {
                 (taken.files, taken.bytes) = (taken.files + 1, taken.bytes + size);
                 return Ok(arriving);
             }
@@ -94,6 +114,96 @@ impl Replica {
             taken.absent += u64::from(is_newest);
         }
         Ok(arriving)
+    }
+
+    /// Makes a version that `source` has a file of the attic, whole; false where it has it not.
+    fn bring_to_attic(
+        &self,
+        object: ObjectId,
+        (data, size): (Data, u64),
+        older: Option<DataVersion>,
+        source: &dyn DataSource,
+    ) -> Result<bool, Error> {
+        let version = data.version;
+        let bring = |to: BorrowedFd<'_>, is_partial| {
+            let sought = Sought { object, version, size, to, is_partial, older };
+            Ok(source.bring(&sought)? && is_whole(to, size, data.digest)?)
+        };
+        if !is_large(source, data, size) {
+            return Ok(self.attic.bring(version, |to| bring(to, false))?);
+        }
+        let partials = self.demand.partials();
+        let partial = partials.begin(object, version)?;
+        let to = partial.file.as_fd();
+        let is_here = partials.is_whole(object, version) && host::stat(to)?.attributes.size == size;
+        let is_brought = if is_here { Ok(true) } else { bring(to, partial.is_partial) };
+        let is_brought = self.keep_or_end((object, version), is_brought)?;
+        if is_brought {
+            self.attic.take(version, partials.directory(), &partials.name(object, version))?;
+            partials.set_whole(object, version, false);
+        }
+        Ok(is_brought)
+    }
+
+    /// Brings large data that `records` tell of, as far as `source` has it, to where it is found when they are received: as long
+    /// as that takes, the records of others can be.
+    pub fn bring_ahead(&self, records: &[Record], source: &dyn DataSource) -> Result<(), Error> {
+        let wanted = self.wanted_of(records)?;
+        for record in records.iter().filter(|record| !self.index.has_heard(record.origin)) {
+            let Some((object, data, told)) = data_of(&record.change) else { continue };
+            let (version, size) = (data.version, told.size);
+            let is_newest = wanted.newest.get(&object) == Some(&version);
+            if !is_newest || !is_large(source, data, size) || self.attic.has(version) {
+                continue;
+            }
+            // Another may have the same brought.
+            let _claim = self.demand.claim(object);
+            let partials = self.demand.partials();
+            if self.index.has_heard(record.origin) || partials.is_whole(object, version) {
+                continue;
+            }
+            let digest = data.digest.or_else(|| wanted.digests.get(&version).copied());
+            let partial = partials.begin(object, version)?;
+            let (to, is_partial) = (partial.file.as_fd(), partial.is_partial);
+            let older = wanted.older.get(&object).copied();
+            let sought = Sought { object, version, size, to, is_partial, older };
+            let is_brought = source.bring(&sought).and_then(|had| Ok(had && is_whole(to, size, digest)?));
+            self.keep_or_end((object, version), is_brought)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to what an attempt left.
+    fn keep_or_end(
+        &self,
+        (object, version): (ObjectId, DataVersion),
+        is_brought: io::Result<bool>,
+    ) -> Result<bool, Error> {
+        let partials = self.demand.partials();
+        match is_brought {
+            Ok(true) => partials.set_whole(object, version, true),
+            Ok(false) => partials.end(object, version)?,
+            // What takes room that is wanted is not kept.
+            Err(ref error) if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                partials.end(object, version)?;
+            }
+            Err(_) => {}
+        }
+        Ok(is_brought?)
+    }
+
+    /// What is noted of the data that `records` tell of.
+    pub(super) fn wanted_of(&self, records: &[Record]) -> Result<Wanted, Error> {
+        let mut wanted = Wanted::of(records);
+        for (object, _, told) in records.iter().filter_map(|record| data_of(&record.change)) {
+            if told.size >= KEPT_FROM
+                && let Some(entry) = self.index.entry(object)?.filter(|entry| !entry.lost)
+                && let Some(version) = entry.version().filter(|_| entry.attributes().size > 0)
+            {
+                wanted.older.insert(object, version);
+            }
+        }
+        Ok(wanted)
     }
 
     /// What was brought of a record that was begun. Where the attic has not got it, it is in its place, or was being written there.
@@ -135,7 +245,9 @@ impl Replica {
         let is_newest = wanted.newest.get(&object) == Some(&data.version);
         let entry = self.index.entry(object).ok()??;
         let is_empty = entry.attributes().size == 0 && !entry.lost && !self.is_nameless(&entry);
-        (is_newest && told.size > 0 && is_empty && !audience.has_users()).then_some(source)
+        // The order is held while it is written.
+        let is_at_hand = source.is_at_hand(data.version);
+        (is_newest && told.size > 0 && is_at_hand && is_empty && !audience.has_users()).then_some(source)
     }
 
     /// Writes a version to a file that is empty; `None` where the source has it not, and the file is as it was.
@@ -150,7 +262,9 @@ impl Replica {
         let now = before.state.data.ok_or_else(|| Error::Undo(format!("{object} has no data")))?;
         let reach = self.reach(&before)?;
         let to = host::reopen(reach.as_fd(), OFlags::RDWR)?;
-        let brought = source.bring(object, data.version, size, to.as_fd());
+        let (version, to_fd) = (data.version, to.as_fd());
+        let sought = Sought { object, version, size, to: to_fd, is_partial: false, older: None };
+        let brought = source.bring(&sought);
         let is_brought = brought.and_then(|had| Ok(had && is_whole(to.as_fd(), size, data.digest)?));
         if !matches!(is_brought, Ok(true)) {
             let told = before.attributes();
@@ -211,13 +325,31 @@ impl Replica {
         let Some(_claim) = self.demand.try_claim(object) else { return Ok(None) };
         let entry = self.entry(object)?;
         let (Some(data), size) = (entry.state.data, entry.attributes().size) else { return Ok(None) };
-        let brought = self.attic.bring(data.version, |to| {
-            Ok(source.bring(object, data.version, size, to)? && is_whole(to, size, data.digest)?)
-        })?;
+        let brought = self.bring_to_attic(object, (data, size), None, source)?;
         let Some(file) = self.attic.file(data.version)?.filter(|_| brought) else { return Ok(None) };
         let from = host::reopen(file.as_fd(), OFlags::RDONLY)?;
         let put = self.put_bytes((object, data.version), size, from.as_fd(), &Stop::default());
         self.attic.remove(data.version)?;
         Ok((put? == Put::Done).then_some((data.version, size)))
     }
+}
+
+/// Whether what came of a version before an end is kept, to go on with.
+fn is_large(source: &dyn DataSource, data: Data, size: u64) -> bool {
+    size >= KEPT_FROM && !source.is_at_hand(data.version)
+}
+
+/// Parts of `records` that tell of so few large files each that what comes of them ahead is kept until they are received.
+pub(crate) fn with_few_large(records: &[Record]) -> Vec<&[Record]> {
+    let mut parts = Vec::new();
+    let (mut from, mut large) = (0, 0);
+    for (at, record) in records.iter().enumerate() {
+        large += usize::from(data_of(&record.change).is_some_and(|(.., told)| told.size >= KEPT_FROM));
+        if large > LARGE {
+            parts.push(&records[from..at]);
+            (from, large) = (at, 1);
+        }
+    }
+    parts.push(&records[from..]);
+    parts
 }

@@ -41,7 +41,8 @@ use crate::undo::present::Indexed;
 use crate::undo::{Audience, Touched, innermost, subjects};
 use journal::Journal;
 
-pub use data::{DataSource, Filled};
+pub(crate) use data::with_few_large;
+pub use data::{DataSource, Filled, Sought};
 pub use outgoing::{Beside, Outgoing};
 
 /// What becomes of the data that a record tells of.
@@ -127,6 +128,8 @@ struct Wanted {
     newest: HashMap<ObjectId, DataVersion>,
     /// Digests that the batch tells of.
     digests: HashMap<DataVersion, Digest>,
+    /// Of large files, the version that was here before the batch.
+    older: HashMap<ObjectId, DataVersion>,
 }
 
 impl Replica {
@@ -135,13 +138,14 @@ impl Replica {
     pub fn receive(&self, records: &[Record], how: How<'_>, audience: &dyn Audience) -> Result<Taken, Error> {
         let _one_at_a_time = self.receiving.lock();
         let journal = Journal::begin(self.fileset().own(), records)?;
-        let taken = self.take_all(records, None, how, audience)?;
-        if taken.files > 0 {
+        let taken = self.take_all(records, None, how, audience);
+        // Where it failed, what was taken before stays, and need not be finished by the next start.
+        if taken.as_ref().map_or(true, |taken| taken.files > 0) {
             crate::host::sync_all(self.fileset().root())?;
         }
         self.sync_log()?;
         journal.end()?;
-        Ok(taken)
+        taken
     }
 
     /// What would come of [`Replica::receive`], as far as it can be told without doing it.
@@ -324,7 +328,7 @@ impl Replica {
         how: How<'_>,
         audience: &dyn Audience,
     ) -> Result<Taken, Error> {
-        let wanted = Wanted::of(records);
+        let wanted = self.wanted_of(records)?;
         let mut taken = Taken::default();
         for record in records {
             let mut touched = Touched::default();

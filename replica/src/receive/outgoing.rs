@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use mezzo_core::tree::Tree;
-use mezzo_core::{Change, DataVersion, ObjectId, Origin, Recno, Record};
+use mezzo_core::{Change, DataVersion, Origin, Recno, Record};
 
 use super::DataSource;
+use super::Sought;
 use crate::log::{LogError, Reader};
 use crate::versions::{self, Source};
 
@@ -67,13 +67,12 @@ pub struct Beside {
 }
 
 impl DataSource for Beside {
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: BorrowedFd<'_>,
-    ) -> io::Result<bool> {
+    fn bring(&self, sought: &Sought<'_>) -> io::Result<bool> {
+        let Sought { object, version, size, to, .. } = *sought;
         Ok(versions::copy(&self.tree, (object, version), size, &self.source, to)?.is_ok())
+    }
+
+    fn is_at_hand(&self, _: DataVersion) -> bool {
+        true
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! As journaling hosts have it (ext4 and xfs): changes of names and attributes become durable in their order, and whatever makes
 //! one durable makes all before it durable. Bytes are on their own: those that were not made durable are there or not, block by
-//! block, or torn at a sector; but a file grows only with the bytes that it grows by.
+//! block, or torn at a sector; but a file grows only with the bytes that it grows by. Bytes are never newer than the times that go with
+//! them: a host may write what replaces others before it commits the times, but then nothing tells of it, and nobody can know.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,10 +95,8 @@ impl Disk {
                 .iter()
                 .filter(|(at, _)| *at <= reached)
                 .for_each(|(_, size)| durable.resize(durable.size.min(*size)));
-            let is_cut_later = file.cuts.iter().any(|(at, _)| *at > reached);
-            // Bytes that were written after a cut which did not happen have no place.
-            let latest =
-                latest.inode(inode.number).ok().filter(|now| key(now) == key(inode) && !is_cut_later);
+            // A mapping is written to without the times being moved.
+            let latest = latest.inode(inode.number).ok().filter(|now| is_same_but_for_bytes(now, inode));
             let latest = latest.and_then(|now| now.data().ok()).unwrap_or(told);
             // Bytes may be durable of a later moment than names and attributes are.
             let told = if file.synced > reached { &durable } else { told };
@@ -108,6 +107,10 @@ impl Disk {
         }
         left.without_nameless()
     }
+}
+
+fn is_same_but_for_bytes(one: &Inode, other: &Inode) -> bool {
+    key(one) == key(other) && (one.mtime, one.ctime) == (other.mtime, other.ctime)
 }
 
 /// Bytes of a file of which some are `durable`, the attributes are those of `told`, and `latest` was written at last.

@@ -31,6 +31,8 @@ pub struct Served {
     page: Arc<Page>,
     /// The process that uses it; 0 before there is one.
     pub user: AtomicI32,
+    /// Steps of which operations are kept.
+    recorded: std::ops::Range<u64>,
     inner: Mutex<Inner>,
 }
 
@@ -39,8 +41,6 @@ struct Inner {
     disk: Disk,
     points: Vec<Point>,
     mapped: Mapped,
-    /// Steps of which operations are kept.
-    recorded: std::ops::Range<u64>,
     /// The step before which the user is killed.
     kill_before: Option<usize>,
     killed: bool,
@@ -80,13 +80,12 @@ impl Served {
             state,
             points: Vec::new(),
             mapped: Mapped::default(),
-            recorded,
             kill_before,
             killed: false,
             handles: HashMap::new(),
             next_handle: 1,
         };
-        Served { page, user: AtomicI32::new(0), inner: Mutex::new(inner) }
+        Served { page, user: AtomicI32::new(0), recorded, inner: Mutex::new(inner) }
     }
 
     /// What was kept; the last point is the host as it is. Called when nobody uses it any more.
@@ -117,13 +116,15 @@ impl Served {
         // What comes from the page cache comes also while the process ends, or changes its mappings: then it can't be looked at.
         let user = self.user.load(SeqCst);
         let written = if let Source::Write(number) = source { Some(number) } else { None };
-        let mapped = (source != Source::Cache && user != 0).then(|| mapped(user, written));
+        let is_recorded = self.recorded.contains(&operation);
+        let mapped = (is_recorded && source != Source::Cache && user != 0).then(|| mapped(user, written));
         let mut inner = self.inner.lock();
         if let Some(mut mapped) = mapped {
             written.into_iter().for_each(|number| mapped.keep(number, &inner.mapped));
             inner.mapped = mapped;
         }
-        if inner.recorded.contains(&operation) {
+        // What the page cache brings comes when the kernel wants, and is no step.
+        if is_recorded && source != Source::Cache {
             if inner.points.is_empty() {
                 inner.disk = Disk::all(&inner.state, 0);
             }

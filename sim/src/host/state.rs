@@ -552,41 +552,38 @@ impl State {
         self
     }
 
-    /// A hash of all there is, but for the times of these inodes.
-    pub fn digest(&self, timeless: &[u64]) -> u64 {
-        use std::hash::{Hash, Hasher};
-        let mut hasher = std::hash::DefaultHasher::new();
-        for inode in self.inodes.values().filter(|inode| inode.links > 0) {
-            let Inode {
-                number,
-                generation,
-                born,
-                mode,
-                uid,
-                gid,
-                device,
-                atime,
-                mtime,
-                ctime,
-                links,
-                xattrs,
-                body,
-            } = &**inode;
-            ((number, generation, born, mode, uid, gid), (device, links, xattrs)).hash(&mut hasher);
-            if !timeless.contains(number) {
-                (atime, mtime, ctime).hash(&mut hasher);
-            }
-            match body {
-                Body::File(data) => {
-                    data.size.hash(&mut hasher);
-                    let blocks = data.blocks.iter().filter(|(_, block)| ***block != [0; BLOCK]);
-                    blocks.for_each(|(index, block)| (index, &block[..]).hash(&mut hasher));
-                }
-                Body::Directory { entries, .. } => entries.hash(&mut hasher),
-                Body::Symlink(target) => target.hash(&mut hasher),
-                Body::Special => {}
-            }
+    /// Something that another state has not as this one, the times of some inodes apart.
+    pub fn difference(&self, other: &State, timeless: &[u64]) -> Option<String> {
+        let numbers: std::collections::BTreeSet<u64> =
+            self.inodes.keys().chain(other.inodes.keys()).copied().collect();
+        numbers.into_iter().find_map(|number| match (self.inode(number), other.inode(number)) {
+            (Ok(one), Ok(other)) => one.difference(other, timeless.contains(&number)),
+            (one, _) => Some(format!(
+                "inode {number} is only in the {}",
+                if one.is_ok() { "first" } else { "second" }
+            )),
+        })
+    }
+}
+
+impl Inode {
+    fn difference(&self, other: &Inode, is_timeless: bool) -> Option<String> {
+        let mut one = self.clone();
+        if is_timeless {
+            (one.atime, one.mtime, one.ctime) = (other.atime, other.mtime, other.ctime);
         }
-        hasher.finish()
+        if let (Body::File(one), Body::File(other)) = (&one.body, &other.body)
+            && let Some(index) =
+                (0..one.size.div_ceil(BLOCK as u64)).find(|at| one.block(*at) != other.block(*at))
+        {
+            return Some(format!("block {index} of inode {} differs", self.number));
+        }
+        let told = |inode: &Inode| {
+            let size = inode.data().map_or(0, |data| data.size);
+            let entries = inode.entries().cloned().unwrap_or_default();
+            format!("{:?}", (Inode { body: Body::Special, ..inode.clone() }, size, entries))
+        };
+        let (one, other) = (told(&one), told(other));
+        (one != other).then(|| format!("{one} and {other}"))
     }
 }
