@@ -169,8 +169,11 @@ impl std::fmt::Debug for Gate {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some(gate) = self.0.take() {
-            gate.state.lock().inside -= 1;
-            gate.changed.notify_all();
+            let mut state = gate.state.lock();
+            state.inside -= 1;
+            if state.holder.is_recalled() {
+                gate.changed.notify_all();
+            }
         }
     }
 }
