@@ -16,11 +16,12 @@ use rustix::fs::OFlags;
 use super::queue::Filling;
 use super::{FetchError, Stop, Urgency, Wanted};
 use crate::Error;
+use crate::host::now;
 use crate::host::{self, xattr};
 use crate::index::{Entry, Lacking};
 use crate::meet::is_inode_of;
 use crate::reintegrate::finish_but_data;
-use crate::replica::{Replica, now};
+use crate::replica::Replica;
 use crate::verify::digest_of;
 
 /// Bytes that are copied between two looks at whether to go on: some milliseconds.
