@@ -11,6 +11,7 @@ mod directories;
 mod error;
 pub mod exchange;
 pub mod fileset;
+pub mod gate;
 pub mod host;
 pub mod index;
 mod inodes;

@@ -21,6 +21,7 @@ use crate::demand::{Demand, Evictions, Pins};
 use crate::digest::Waiting;
 use crate::directories::Directories;
 use crate::fileset::{Fileset, Lock};
+use crate::gate::Gate;
 use crate::host::HostId;
 use crate::host::{self, Volume, host_now, now};
 use crate::index::{Entry, Index, Local};
@@ -83,6 +84,7 @@ pub struct Replica {
     pub(crate) snapshot_end: AtomicU64,
     /// Who is told that the log has grown.
     pub(crate) listener: RwLock<Option<Listener>>,
+    gate: RwLock<Option<Arc<Gate>>>,
     /// Whether what was in flight at the last use is in order.
     in_order: AtomicBool,
     _lock: Lock,
@@ -236,6 +238,7 @@ impl Replica {
             trouble: Mutex::default(),
             snapshot_end: AtomicU64::new(snapshot_end.0),
             listener: RwLock::default(),
+            gate: RwLock::default(),
             in_order: AtomicBool::new(false),
             _lock: lock,
         };
@@ -306,6 +309,21 @@ impl Replica {
     /// How many files somebody may be writing to.
     pub fn open_for_writing(&self) -> usize {
         self.opens.written().len()
+    }
+
+    /// Whether anybody can write to a file without asking for it again.
+    pub fn has_writers(&self) -> bool {
+        !self.opens.written().is_empty() || !self.opens.lingering().is_empty()
+    }
+
+    /// Users' changes are to pass this gate from now on.
+    pub fn set_gate(&self, gate: Option<Arc<Gate>>) {
+        *self.gate.write() = gate;
+    }
+
+    /// The gate that users' changes have to pass.
+    pub fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.read().clone()
     }
 
     /// Why nothing is recorded any more, if so.

@@ -15,6 +15,8 @@ pub struct Client {
     /// Of a snapshot that was cut off: of which replica and record, and how many of its records are here.
     snapshot: Option<(Position, u64)>,
     takes_snapshot: bool,
+    /// The epoch of the permit that it had before; 0 for none.
+    permit: u64,
     phase: Phase,
     pulse: Pulse,
 }
@@ -36,6 +38,8 @@ struct Open {
     /// The server's last record at the beginning: the own ones are sent when it is here.
     catches_up: Option<Recno>,
     may_write: bool,
+    /// Records are sent under a permit alone.
+    exclusive: bool,
 }
 
 /// A snapshot on its way in.
@@ -66,9 +70,20 @@ impl Client {
             ids: positions(&facts.ids),
             host: facts.host.clone(),
         };
-        let client =
-            Client { facts, snapshot, takes_snapshot, phase: Phase::Greeting, pulse: Pulse::default() };
+        let client = Client {
+            facts,
+            snapshot,
+            takes_snapshot,
+            permit: 0,
+            phase: Phase::Greeting,
+            pulse: Pulse::default(),
+        };
         (client, vec![Act::Send(Body::Hello(hello).into())])
+    }
+
+    /// It has the permit of this epoch, or had it when it made what it did not send yet.
+    pub fn set_permit(&mut self, epoch: u64) {
+        self.permit = epoch;
     }
 
     /// Whether everything is exchanged that both sides had when they were asked last.
@@ -129,8 +144,12 @@ impl Client {
             }
             Event::Say(body) => acts.push(Act::Send(body.into())),
             Event::PermitIs(permit) => {
-                if let Phase::Open(open) = &mut self.phase {
+                self.permit = permit.epoch;
+                if let Phase::Open(open) | Phase::Snapshot(open, _) = &mut self.phase {
                     open.sending.permit = permit.epoch;
+                }
+                if let Phase::Open(open) = &mut self.phase {
+                    open.settle(acts);
                 }
             }
             Event::SnapshotIs(_) | Event::SnapshotRead(_) | Event::PermitRecalled(_) => {
@@ -156,12 +175,17 @@ impl Client {
                 // What follows is for who resolves it.
                 open.receiving.is_stuck = true;
             }
-            (Body::Permit(permit), Phase::Open(open)) => {
+            (Body::Permit(permit), Phase::Open(open) | Phase::Snapshot(open, _)) => {
                 if permit.holder == self.facts.replica().0 {
                     open.sending.permit = permit.epoch;
                 }
-                acts.push(Act::Note(Note::Permit(permit)));
+                let exclusive = open.exclusive;
+                acts.push(Act::Note(Note::Permit { permit, exclusive }));
+                if let Phase::Open(open) = &mut self.phase {
+                    open.settle(acts);
+                }
             }
+            (Body::NoPermit(refusal), _) => acts.push(Act::Note(Note::PermitDenied(refusal))),
             (Body::RecallPermit(recall), _) => acts.push(Act::Note(Note::PermitRecalled(recall.epoch))),
             (Body::Snapshot(piece), Phase::Snapshot(_, arriving)) => arriving.came(piece, acts)?,
             (body, phase) => return Err(format!("{} came {}", word(&body), phase.word())),
@@ -192,12 +216,12 @@ impl Client {
             return Ok(());
         }
         let mut sending = Sending::new(received, self.facts.last);
-        if let Some(permit) = welcome.permit {
-            if permit.holder == self.facts.replica().0 {
-                sending.permit = permit.epoch;
-            }
-            acts.push(Act::Note(Note::Permit(permit)));
+        let permit = welcome.permit.unwrap_or_default();
+        sending.permit = self.permit;
+        if permit.holder == self.facts.replica().0 && self.permit == 0 {
+            sending.permit = permit.epoch;
         }
+        acts.push(Act::Note(Note::Permit { permit, exclusive: welcome.exclusive }));
         let from = Recno(welcome.from);
         if self.snapshot.is_some() && !welcome.snapshot {
             let message = "a snapshot was cut off, and the server has none: clone anew";
@@ -209,6 +233,7 @@ impl Client {
             receiving: Receiving::new(from),
             catches_up: Some(Recno(welcome.last)),
             may_write: welcome.may_write,
+            exclusive: welcome.exclusive,
         });
         acts.push(Act::Note(Note::Open { replica, acknowledged: received }));
         if welcome.snapshot {
@@ -270,7 +295,9 @@ impl Open {
             self.catches_up = None;
             acts.push(Act::Note(Note::CaughtUp));
         }
-        self.sending.is_held = self.catches_up.is_some() || self.receiving.is_stuck || !self.may_write;
+        let has_no_permit = self.exclusive && self.sending.permit == 0;
+        self.sending.is_held =
+            self.catches_up.is_some() || self.receiving.is_stuck || !self.may_write || has_no_permit;
         self.sending.go_on(acts);
     }
 }
@@ -330,6 +357,7 @@ pub(super) fn word(body: &Body) -> &'static str {
         Body::Permit(_) => "the permit",
         Body::RecallPermit(_) => "a recall of the permit",
         Body::ReleasePermit(_) => "a release of the permit",
+        Body::NoPermit(_) => "a refusal of the permit",
         Body::Snapshot(_) => "a piece of a snapshot",
         Body::SnapshotAck(_) => "an acknowledgement of a snapshot",
     }

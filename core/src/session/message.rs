@@ -14,7 +14,7 @@ pub const OLDEST_VERSION: u32 = 1;
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Message {
     /// What it says; a kind that is not known is none.
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub body: Option<Body>,
 }
 
@@ -63,6 +63,9 @@ pub enum Body {
     /// Client to server: up to where a snapshot is here.
     #[prost(message, tag = "14")]
     SnapshotAck(SnapshotAck),
+    /// Server to client: the permit can't be stolen just now.
+    #[prost(message, tag = "15")]
+    NoPermit(NoPermit),
 }
 
 /// Up to where the records of a replica's log are somewhere.
@@ -256,6 +259,14 @@ pub struct Permit {
     /// It was taken from a holder that could not be reached.
     #[prost(bool, tag = "4")]
     pub stolen: bool,
+}
+
+/// Why the permit can't be stolen just now.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct NoPermit {
+    /// For people.
+    #[prost(string, tag = "1")]
+    pub message: String,
 }
 
 /// Another needs the permit.

@@ -123,8 +123,15 @@ pub enum Note {
     CaughtUp,
     /// The answer to a question for a sign of life.
     Answered(message::Ping),
-    /// The permit as it stands at the server.
-    Permit(message::Permit),
+    /// The permit as it stands at the server, and whether a writer needs it.
+    Permit {
+        /// The permit.
+        permit: message::Permit,
+        /// A writer needs it.
+        exclusive: bool,
+    },
+    /// The permit could not be stolen.
+    PermitDenied(message::NoPermit),
     /// The permit has to be given back.
     PermitRecalled(u64),
     /// A message for who keeps the permit.

@@ -55,11 +55,6 @@ impl Served {
         place
     }
 
-    /// A mounted clone with the same ids.
-    pub fn clone(&mut self, name: &str) -> PathBuf {
-        self.clone_mapped(name, "same")
-    }
-
     /// Everything is exchanged between a clone and the server.
     #[track_caller]
     pub fn sync(&self, clone: &Path) {

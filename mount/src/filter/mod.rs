@@ -4,6 +4,7 @@ mod attributes;
 mod data;
 mod demand;
 mod directory;
+mod gate;
 mod make;
 mod names;
 mod own;
@@ -127,6 +128,13 @@ impl Filter {
     }
 
     fn operate(&self, request: &Request<'_>, reply: Reply<'_>) -> Answered {
+        match self.replica.gate().filter(|_| gate::is_change(&request.operation)) {
+            None => self.carry_out(request, reply),
+            Some(gate) => self.pass(&gate, request, reply),
+        }
+    }
+
+    fn carry_out(&self, request: &Request<'_>, reply: Reply<'_>) -> Answered {
         let header = &request.header;
         match &request.operation {
             Operation::Lookup { name } => match self.look_up(header, name) {

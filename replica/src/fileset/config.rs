@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::own_path;
 use crate::attic::AtticPolicy;
 use crate::demand::CachePolicy;
+use crate::gate::PermitPolicy;
 use crate::host::write_whole;
 
 /// The version of everything in `.mezzo` that this program writes.
@@ -26,6 +27,9 @@ const HEADING: &str = "\
 # attic.copy_limit: on a host that can't clone (ext4), a file above it has the ranges kept that are overwritten. For that its data
 # goes through the daemon while it is open for writing: overwriting it is then 4 to 23 times slower. attic.exclude names
 # files for which that is too much, such as those of databases.
+#
+# permit.mode: with exclusive, one replica at a time may write; the server's counts. permit.when_refused, wait or erofs, is for the users
+# of this replica.
 
 ";
 
@@ -46,6 +50,8 @@ pub struct Config {
     pub attic: AtticPolicy,
     /// How much data is to be here that others have too.
     pub cache: CachePolicy,
+    /// Who may write.
+    pub permit: PermitPolicy,
 }
 
 /// When the digest of data that was written is made.
@@ -80,6 +86,8 @@ struct File {
     attic: AtticPolicy,
     #[serde(default)]
     cache: CachePolicy,
+    #[serde(default)]
+    permit: PermitPolicy,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -107,6 +115,7 @@ impl Config {
             unstable_seconds,
             attic: AtticPolicy::default(),
             cache: CachePolicy::default(),
+            permit: PermitPolicy::default(),
         }
     }
 
@@ -136,6 +145,7 @@ impl Config {
             unstable_seconds: file.policy.unstable_seconds,
             attic: file.attic,
             cache: file.cache,
+            permit: file.permit,
         })
     }
 
@@ -167,6 +177,7 @@ impl Config {
             policy: Policy { digests: self.digests, unstable_seconds: self.unstable_seconds },
             attic: self.attic.clone(),
             cache: self.cache.clone(),
+            permit: self.permit.clone(),
         };
         let text = toml::to_string(&file).map_err(io::Error::other)?;
         Ok(format!("{HEADING}{text}"))
