@@ -482,8 +482,14 @@ impl Known {
     fn write(&self, own: BorrowedFd<'_>) -> io::Result<()> {
         let Permit { epoch, holder, at, stolen } = self.permit;
         let holder = if holder == 0 { String::new() } else { ReplicaId(holder).to_string() };
-        let file =
-            File { exclusive: self.exclusive, epoch, holder, at, stolen, lost: self.lost.unwrap_or_default() };
+        let file = File {
+            exclusive: self.exclusive,
+            epoch,
+            holder,
+            at,
+            stolen,
+            lost: self.lost.unwrap_or_default(),
+        };
         write_whole(own, FILE, toml::to_string(&file).map_err(io::Error::other)?.as_bytes())
     }
 }

@@ -424,8 +424,7 @@ async fn a_flood_of_questions_whose_answers_are_not_read() {
     // It stops reading when as much waits to be written as may, so that its memory is bounded.
     let mut sent = 0;
     let flood = async {
-        loop {
-            let Ok(count) = speaker.raw().write(&frames[sent % frames.len()..]).await else { break };
+        while let Ok(count) = speaker.raw().write(&frames[sent % frames.len()..]).await {
             sent += count;
         }
     };
@@ -564,28 +563,27 @@ async fn asked_for_data(host: &Host) -> (Guest, Speaker, u64, Want) {
 }
 
 /// A piece of bytes as they are, and its head.
-fn piece(number: u64, offset: u64, bytes: &[u8], digest: &[u8]) -> (Piece, Vec<u8>) {
-    let digest = digest.to_vec().into();
-    (Piece { number, offset, length: bytes.len() as u64, is_compressed: false, digest }, bytes.to_vec())
+fn piece(number: u64, offset: u64, bytes: &[u8], checksum: Option<u32>) -> (Piece, Vec<u8>) {
+    (Piece { number, offset, length: bytes.len() as u64, is_compressed: false, checksum }, bytes.to_vec())
 }
 
 /// One of zeros that says of itself how long it is.
 fn squeezed(number: u64, length: u64) -> (Piece, Vec<u8>) {
-    let digest = blake3::hash(&vec![0; length as usize]).as_bytes().to_vec().into();
+    let checksum = Some(crc32c::crc32c(&vec![0; length as usize]));
     let bytes = zstd::bulk::compress(&[0; 600_000], 1).unwrap();
-    (Piece { number, offset: 0, length, is_compressed: true, digest }, bytes)
+    (Piece { number, offset: 0, length, is_compressed: true, checksum }, bytes)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_that_is_not_what_was_asked_for() {
     let bytes = [7; 1000];
-    let digest = *blake3::hash(&bytes).as_bytes();
+    let checksum = Some(crc32c::crc32c(&bytes));
     type Lie<'l> = &'l dyn Fn(u64) -> (Piece, Vec<u8>);
     let lies: [(&str, Lie); 6] = [
-        ("a wrong digest", &|number| piece(number, 0, &bytes, &[0; 32])),
-        ("a digest of another length", &|number| piece(number, 0, &bytes, &[0; 7])),
-        ("another offset", &|number| piece(number, 5000, &bytes, &digest)),
-        ("nothing", &|number| piece(number, 0, &[], blake3::hash(&[]).as_bytes())),
+        ("a wrong checksum", &|number| piece(number, 0, &bytes, Some(1))),
+        ("no checksum, though it was asked for", &|number| piece(number, 0, &bytes, None)),
+        ("another offset", &|number| piece(number, 5000, &bytes, checksum)),
+        ("nothing", &|number| piece(number, 0, &[], Some(crc32c::crc32c(&[])))),
         ("more than it says, compressed", &|number| squeezed(number, 1000)),
         ("more than a piece has", &|number| squeezed(number, 600_000)),
     ];
@@ -614,7 +612,7 @@ async fn data_of_a_version_that_nobody_asked_for() {
     let (mut speaker, _) = host.writer().await.greet().await;
     let bytes = b"an attacker's";
     for number in [1, 2, u64::MAX] {
-        let (head, bytes) = piece(number, 0, bytes, blake3::hash(bytes).as_bytes());
+        let (head, bytes) = piece(number, 0, bytes, Some(crc32c::crc32c(bytes)));
         speaker.say_piece(&head, &bytes).await;
     }
     // It is as if nothing had been said.
@@ -639,7 +637,7 @@ async fn a_question_for_data_that_is_not_there() {
             size,
         };
         let runs = Runs { runs: vec![0, size], may_follow: false };
-        let want = Want { version, runs, answers: u64::MAX, with_digests: true };
+        let want = Want { version, runs, answers: u64::MAX, with_checksums: true };
         speaker.say_data(&DataMessage { number, body: Some(DataBody::Want(want)) }).await;
         let answer = loop {
             match speaker.hear_anything().await {
