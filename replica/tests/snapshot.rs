@@ -5,9 +5,9 @@ mod common;
 use common::work::{self, Random, seed};
 use common::{Bench, equal_trees};
 use mezzo_core::session::message::Snapshot as Piece;
-use mezzo_core::{Change, DataVersion, ObjectId, Recno};
+use mezzo_core::{Change, DataVersion, Recno};
 use mezzo_replica::exchange::records_of;
-use mezzo_replica::receive::{DataSource, How, OnData, Why};
+use mezzo_replica::receive::{DataSource, How, OnData, Sought, Why};
 use mezzo_replica::undo::Selection;
 use mezzo_replica::{Fileset, Replica};
 
@@ -22,17 +22,18 @@ fn replica_of(bench: &Bench) -> Bench {
 struct Live<'a>(&'a Replica);
 
 impl DataSource for Live<'_> {
-    fn bring(
-        &self,
-        object: ObjectId,
-        version: DataVersion,
-        size: u64,
-        to: std::os::fd::BorrowedFd<'_>,
-    ) -> std::io::Result<bool> {
+    fn bring(&self, sought: &Sought<'_>) -> std::io::Result<bool> {
+        let Sought { object, version, size, to, .. } = *sought;
         let had = self.0.read_version(object, version, size).map_err(std::io::Error::other)?;
         let Ok(bytes) = had else { return Ok(false) };
-        std::os::unix::fs::FileExt::write_all_at(&std::fs::File::from(to.try_clone_to_owned()?), &bytes, 0)?;
+        let file = std::fs::File::from(to.try_clone_to_owned()?);
+        file.set_len(0)?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0)?;
         Ok(true)
+    }
+
+    fn is_at_hand(&self, _: DataVersion) -> bool {
+        true
     }
 }
 
