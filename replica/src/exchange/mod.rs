@@ -2,7 +2,7 @@
 
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -25,6 +25,9 @@ pub(crate) use snapshot::end_of;
 
 /// Objects that are looked at in one go.
 const LOOKED_AT: usize = 1024;
+
+/// Files of a batch up to which each is synced by itself, and beyond which all of the host's file system is.
+const SYNCED_ALONE: usize = 8;
 
 /// Which records another replica has, as far as it is known: of each replica the newest, by origin.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +114,7 @@ impl Replica {
         let after = after.max(self.snapshot_end().min(upto));
         let mut batch = Batch { upto: after, ..Batch::default() };
         let (mut count, mut is_whole) = (0, true);
-        let mut files = HashMap::new();
+        let (mut files, mut written) = (HashMap::new(), HashSet::new());
         for record in reader.from(after.next()) {
             let record = record?;
             if record.recno > upto {
@@ -135,6 +138,11 @@ impl Replica {
             count += 1;
             batch.upto = record.recno;
             known.add(record.origin);
+            if let Some((object, ..)) = data_of(&record.change)
+                && record.origin.replica == self.log.replica()
+            {
+                written.insert(object);
+            }
             if let Some((object, data, told)) = data_of(&record.change)
                 && (1..=INLINE_BYTES).contains(&told.size)
             {
@@ -142,6 +150,7 @@ impl Replica {
                 files.insert(object, (data.version, told.size));
             }
         }
+        self.make_data_durable(&written)?;
         let mut bytes = batch.frames.len();
         for (object, (version, size)) in files {
             if bytes + size as usize > 2 * BATCH_BYTES {
@@ -158,6 +167,22 @@ impl Replica {
             batch.upto = upto;
         }
         Ok(batch)
+    }
+
+    /// Makes the bytes of files durable that are about to be told of: a record that others have is not taken back by a power loss here.
+    fn make_data_durable(&self, files: &HashSet<ObjectId>) -> Result<(), Error> {
+        if files.len() > SYNCED_ALONE {
+            return Ok(crate::host::sync_all(self.fileset().root())?);
+        }
+        for object in files {
+            match self.open_to_read(*object) {
+                Ok((file, _)) => rustix::fs::fdatasync(&file)?,
+                // What is gone has no bytes to lose.
+                Err(error) if matches!(error.errno(), libc::ESTALE | libc::ENOENT | libc::ENODATA) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// All bytes of a version of a file's data, where this replica has them.
