@@ -1,12 +1,15 @@
 //! A server: filesets that are offered to clients.
 
+mod permit;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mezzo_core::session::message::{Permit, Refused};
+use mezzo_core::session::message::Refused;
 use mezzo_core::session::{Account, Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, FilesetId, Kind, ObjectId, Record, ReplicaId};
 use mezzo_replica::Replica;
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use self::permit::{Errand, Office};
 use crate::data::Fetches;
 use crate::identity::{self, ClientId, Peer, Rights, ServerIdentity};
 use crate::session::{Ended, Handle, Hub, Role, Rules, Session, Standing, drive};
@@ -65,6 +69,7 @@ pub struct Served {
     live: Mutex<HashMap<ClientId, Live>>,
     bindings: Mutex<Bindings>,
     policy: Policy,
+    permit: Office,
 }
 
 /// What clients may not do.
@@ -115,13 +120,17 @@ impl Served {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Bindings::default(),
             Err(error) => return Err(error.into()),
         };
-        Ok(Arc::new(Served {
+        let (permit, errands) = Office::open(&replica)?;
+        let served = Arc::new(Served {
             hub: Hub::start(replica, audience)?,
             fileset,
             live: Mutex::default(),
             bindings: Mutex::new(bindings),
             policy,
-        }))
+            permit,
+        });
+        permit::serve(&served, errands)?;
+        Ok(served)
     }
 
     /// The fileset.
@@ -292,6 +301,7 @@ async fn meet(
     let (handle, events) = Handle::new();
     let standing = watch::Sender::new(Standing::default());
     let (ending, ended) = watch::channel(false);
+    let gone = standing.subscribe();
     let live = Live { handle: handle.clone(), address: from, standing: standing.subscribe(), ended };
     offered.live.lock().insert(id, live);
     let rules = Arc::new(ServerRules {
@@ -299,11 +309,12 @@ async fn meet(
         identity: identity.clone(),
         client: client.clone(),
         handle: handle.clone(),
+        is_bound: AtomicBool::new(false),
     });
     let account = Account {
         may_write: client.rights == Rights::ReadWrite,
-        exclusive: false,
-        permit: Permit::default(),
+        exclusive: offered.permit.gate.is_exclusive(),
+        permit: offered.permit.gate.permit(),
     };
     let session = Session {
         hub: offered.hub.clone(),
@@ -332,6 +343,9 @@ async fn meet(
             live.remove(&id);
         }
     }
+    if let Some(replica) = gone.borrow().peer {
+        offered.permit.send(Errand::Gone(replica));
+    }
     identity.see(id);
     ending.send_replace(true);
     if reason != Reason::Wanted {
@@ -356,6 +370,15 @@ struct ServerRules {
     identity: ServerIdentity,
     client: identity::Client,
     handle: Handle,
+    /// The replica is this client's.
+    is_bound: AtomicBool,
+}
+
+impl ServerRules {
+    /// Whether the client has a say about the permit.
+    fn may_hold(&self) -> bool {
+        self.is_bound.load(Ordering::Relaxed) && self.client.rights == Rights::ReadWrite
+    }
 }
 
 impl Rules for ServerRules {
@@ -402,8 +425,17 @@ impl Rules for ServerRules {
 
     fn note(&self, peer: ReplicaId, note: &Note) {
         match note {
+            Note::PermitAsked(ask) if self.may_hold() => {
+                self.served.permit.send(Errand::Asked(peer, ask.steal))
+            }
+            Note::PermitReleased(release) if self.may_hold() => {
+                self.served.permit.send(Errand::GivenBack(peer, release.epoch))
+            }
             Note::Open { .. } => match self.served.bind(peer, self.client.id) {
-                Ok(true) => {}
+                Ok(true) => {
+                    self.is_bound.store(true, Ordering::Relaxed);
+                    self.served.permit.send(Errand::Came(peer, self.handle.clone()))
+                }
                 Ok(false) => self.handle.end(Reason::Rights, "this replica is another client's"),
                 Err(error) => {
                     self.handle.end(Reason::Failed, &format!("could not note whose replica it is: {error}"))
