@@ -40,7 +40,6 @@ fn one_at_a_time_writes_and_hands_the_permit_on() {
     // It is recalled from there, once everything was sent.
     fs::write(b.join("f"), "b").unwrap();
     assert_eq!((holds(&a), holds(&b)), (false, true));
-    assert_eq!(fs::read(a.join("f")).unwrap_or_default().len(), 1);
     fs::rename(a.join("f"), a.join("g")).unwrap();
     served.sync(&a);
     served.sync(&b);
@@ -48,7 +47,7 @@ fn one_at_a_time_writes_and_hands_the_permit_on() {
     let told = permit(&served.tree(), &[]);
     assert_eq!((&told["mode"], &told["epoch"]), (&Value::from("exclusive"), &Value::from(3)));
     permit(&a, &["release"]);
-    assert_eq!(permit(&served.tree(), &[])["holder"], Value::Null);
+    eventually("the server has it back", || permit(&served.tree(), &[])["holder"] == Value::Null);
 }
 
 #[test]
