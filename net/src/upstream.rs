@@ -341,10 +341,15 @@ impl Shared {
                 if !is_connected {
                     return self.gate.connected(*permit, *exclusive);
                 }
+                let is_back = is_fenced && permit.holder == self.replica.fileset().config.replica.0;
+                if is_back {
+                    // Before anybody hears that it is here.
+                    self.link.lock().standing.refused = None;
+                }
                 if let Err(error) = self.gate.told(*permit) {
                     mezzo_replica::say!("mezzo: could not note who holds the permit: {error}");
                 }
-                if let Some(handle) = handle.filter(|_| is_fenced && self.gate.epoch() == permit.epoch) {
+                if let Some(handle) = handle.filter(|_| is_back) {
                     // What was refused goes under the new epoch, once what happened meanwhile is here.
                     handle.end(Reason::Wanted, "the permit is here again");
                     self.again.notify_one();
