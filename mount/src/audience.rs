@@ -2,7 +2,8 @@
 //! before.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock, Weak};
 
 use mezzo_core::{ObjectId, Place};
 use mezzo_replica::undo::Audience;
@@ -14,6 +15,37 @@ use crate::nodes::Node;
 
 /// In place of where a node's data begins: its attributes alone are to be asked for again.
 pub(crate) const ATTRIBUTES: i64 = -1;
+
+/// What the kernel is to be told of.
+enum Changed {
+    Entry(Place),
+    Object(ObjectId),
+}
+
+/// Tells the kernel in a thread of its own. A change that waits for the permit holds locks of the kernel that telling takes, and what it
+/// waits for is that what is told of comes in.
+#[derive(Default)]
+pub(crate) struct Later(OnceLock<Option<Sender<Changed>>>);
+
+impl Later {
+    fn send(&self, filter: &Arc<Filter>, changed: Changed) -> Result<(), Changed> {
+        let start = || {
+            let (sender, told) = channel();
+            let filter = Arc::downgrade(filter);
+            let run = move || {
+                while let Ok(changed) = told.recv() {
+                    let Some(filter) = Weak::upgrade(&filter) else { return };
+                    Users { filter }.tell(&changed);
+                }
+            };
+            std::thread::Builder::new().name("audience".into()).spawn(run).ok().map(|_| sender)
+        };
+        match self.0.get_or_init(start) {
+            Some(sender) => sender.send(changed).map_err(|unsent| unsent.0),
+            None => Err(changed),
+        }
+    }
+}
 
 /// The users of a mount.
 pub struct Users {
@@ -88,10 +120,34 @@ impl Audience for Users {
     }
 
     fn entry_changed(&self, place: &Place) {
-        self.look_again(place);
+        self.changed(Changed::Entry(place.clone()));
     }
 
     fn object_changed(&self, object: ObjectId) {
+        self.changed(Changed::Object(object));
+    }
+}
+
+impl Users {
+    fn changed(&self, changed: Changed) {
+        let filter = &self.filter;
+        let changed = match filter.replica.gate().is_some_and(|gate| gate.is_exclusive()) {
+            true => filter.later.send(filter, changed),
+            false => Err(changed),
+        };
+        if let Err(changed) = changed {
+            self.tell(&changed);
+        }
+    }
+
+    fn tell(&self, changed: &Changed) {
+        match changed {
+            Changed::Entry(place) => self.look_again(place),
+            Changed::Object(object) => self.tell_of(*object),
+        }
+    }
+
+    fn tell_of(&self, object: ObjectId) {
         self.filter.let_go_unless_gone(object);
         // Of two who changed it, the one that finds nothing left to tell returns when the other has told it.
         let _telling = self.filter.telling.lock();

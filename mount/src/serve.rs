@@ -121,6 +121,7 @@ impl Mount {
             backings,
             notifier: session.notifier(),
             telling: Mutex::default(),
+            later: Default::default(),
         });
         let mountpoint = mountpoint.to_owned();
         Ok(Mount { session, filter, mountpoint, access, watch, behind })

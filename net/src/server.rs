@@ -1,12 +1,15 @@
 //! A server: filesets that are offered to clients.
 
+mod permit;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mezzo_core::session::message::{Hello, Permit, Refused};
+use mezzo_core::session::message::{Hello, Refused};
 use mezzo_core::session::{Account, Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, FilesetId, Kind, ObjectId, Record, ReplicaId};
 use mezzo_replica::Replica;
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use self::permit::{Errand, Office};
 use crate::data::Fetches;
 use crate::identity::{self, ClientId, Peer, Rights, ServerIdentity};
 use crate::session::{Ended, Handle, Hub, Role, Rules, Session, Standing, drive};
@@ -73,6 +77,7 @@ pub struct Served {
     live: Mutex<HashMap<ClientId, Live>>,
     bindings: Mutex<Bindings>,
     policy: Policy,
+    permit: Office,
 }
 
 /// What clients may not do.
@@ -124,14 +129,18 @@ impl Served {
             Err(error) => return Err(error.into()),
         };
         let own = replica.log_reader()?.replicas()?.into_iter().map(|(replica, _)| replica).collect();
-        Ok(Arc::new(Served {
+        let (permit, errands) = Office::open(&replica)?;
+        let served = Arc::new(Served {
             own,
             hub: Hub::start(replica, audience)?,
             fileset,
             live: Mutex::default(),
             bindings: Mutex::new(bindings),
             policy,
-        }))
+            permit,
+        });
+        permit::serve(&served, errands)?;
+        Ok(served)
     }
 
     /// The fileset.
@@ -325,14 +334,20 @@ async fn meet(
     let (handle, events) = Handle::new();
     let standing = watch::Sender::new(Standing::default());
     let (ending, ended) = watch::channel(false);
+    let gone = standing.subscribe();
     let live = Live { handle: handle.clone(), address: from, standing: standing.subscribe(), ended };
     offered.live.lock().insert(id, live);
-    let rules =
-        Arc::new(ServerRules { served: offered.clone(), identity: identity.clone(), client: client.clone() });
+    let rules = Arc::new(ServerRules {
+        served: offered.clone(),
+        identity: identity.clone(),
+        client: client.clone(),
+        handle: handle.clone(),
+        is_bound: AtomicBool::new(false),
+    });
     let account = Account {
         may_write: client.rights == Rights::ReadWrite,
-        exclusive: false,
-        permit: Permit::default(),
+        exclusive: offered.permit.gate.is_exclusive(),
+        permit: offered.permit.gate.permit(),
     };
     let session = Session {
         hub: offered.hub.clone(),
@@ -361,6 +376,9 @@ async fn meet(
             live.remove(&id);
         }
     }
+    if let Some(replica) = gone.borrow().peer {
+        offered.permit.send(Errand::Gone(replica));
+    }
     identity.see(id);
     ending.send_replace(true);
     if reason != Reason::Wanted {
@@ -384,6 +402,16 @@ struct ServerRules {
     served: Arc<Served>,
     identity: ServerIdentity,
     client: identity::Client,
+    handle: Handle,
+    /// The replica is this client's.
+    is_bound: AtomicBool,
+}
+
+impl ServerRules {
+    /// Whether the client has a say about the permit.
+    fn may_hold(&self) -> bool {
+        self.is_bound.load(Ordering::Relaxed) && self.client.rights == Rights::ReadWrite
+    }
 }
 
 impl Rules for ServerRules {
@@ -430,8 +458,19 @@ impl Rules for ServerRules {
         earlier.into_iter().try_for_each(|id| self.served.may_be(id, self.client.id))
     }
 
-    fn note(&self, _: ReplicaId, note: &Note) {
+    fn note(&self, peer: ReplicaId, note: &Note) {
         match note {
+            Note::PermitAsked(ask) if self.may_hold() => {
+                self.served.permit.send(Errand::Asked(peer, ask.steal))
+            }
+            Note::PermitReleased(release) if self.may_hold() => {
+                self.served.permit.send(Errand::GivenBack(peer, release.epoch))
+            }
+            Note::Open { .. } => {
+                // That it is this client's replica was found out by its hello.
+                self.is_bound.store(true, Ordering::Relaxed);
+                self.served.permit.send(Errand::Came(peer, self.handle.clone()))
+            }
             Note::Stuck(stop) => mezzo_replica::say!(
                 "mezzo: record {} of client {} ({}) was refused: {}",
                 stop.refused.recno,

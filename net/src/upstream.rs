@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mezzo_core::session::message::{Body, Ping, Refused};
+use mezzo_core::session::message::{AskPermit, Body, Permit, Ping, Refused, ReleasePermit};
+use mezzo_core::session::permit::Move;
 use mezzo_core::session::{Event, Note, Reason};
 use mezzo_core::{Change, DataVersion, ObjectId, Recno, Record, ReplicaId};
 use mezzo_replica::Replica;
 use mezzo_replica::fileset::Ids;
+use mezzo_replica::gate::Gate;
 use mezzo_replica::undo::Audience;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -105,6 +107,7 @@ struct Shared {
     again: Notify,
     link: Mutex<Link>,
     changed: Condvar,
+    gate: Arc<Gate>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +150,10 @@ impl Upstream {
         let position = read_position(&directory);
         note_mapping(&replica, &identity)?;
         let server = identity.addresses().first().map(ToString::to_string).unwrap_or_default();
+        let gate = Gate::open(&replica)?;
         let shared = Arc::new(Shared {
             replica: replica.clone(),
+            gate: gate.clone(),
             directory,
             fetches: Fetches::new(),
             wanted: watch::Sender::new(Wanted::Online),
@@ -156,6 +161,13 @@ impl Upstream {
             link: Mutex::new(Link { position, server, ..Link::default() }),
             changed: Condvar::new(),
         });
+        let (pending, office) = (Arc::downgrade(&shared), Arc::downgrade(&shared));
+        gate.serve(
+            &replica,
+            move || pending.upgrade().map_or((true, 0), |shared| shared.what_is_exchanged()),
+            move |step| office.upgrade().iter().for_each(|shared| shared.ask_keeper(step)),
+        )?;
+        replica.set_gate(Some(gate));
         let from_server = FromServer::new(shared.fetches.clone(), Arc::downgrade(&shared));
         replica.set_upstream(Some(Arc::new(from_server)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -230,6 +242,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.replica.set_upstream(None);
+        self.shared.gate.end();
         self.shared.wanted.send_replace(Wanted::End);
         self.shared.again.notify_one();
         if let Some(thread) = self.thread.take() {
@@ -290,6 +303,64 @@ impl Shared {
         }
     }
 
+    /// Whether there is something that the server has not acknowledged (where nobody knows, there is), and up to where its log is here.
+    fn what_is_exchanged(&self) -> (bool, u64) {
+        let Position { replica, acknowledged } = self.link.lock().position.clone();
+        let acknowledged = Recno(acknowledged);
+        let is_pending = acknowledged < self.replica.last()
+            && self.pending(acknowledged).map_or(true, |(records, _)| records > 0);
+        let server = replica.and_then(|replica| replica.parse().ok());
+        let received =
+            server.map_or(Recno::NONE, |server: ReplicaId| self.replica.index().received_from(server));
+        (is_pending, received.0)
+    }
+
+    /// The gate wants something of who keeps the permit.
+    fn ask_keeper(&self, step: Move) {
+        let Some(handle) = self.link.lock().handle.clone() else { return };
+        match step {
+            Move::Ask => handle.tell(Event::Say(Body::AskPermit(AskPermit { steal: false }))),
+            Move::Steal => handle.tell(Event::Say(Body::AskPermit(AskPermit { steal: true }))),
+            Move::GiveBack(epoch) => {
+                handle.tell(Event::PermitIs(Permit::default()))
+                    && handle.tell(Event::Say(Body::ReleasePermit(ReleasePermit { epoch })))
+            }
+        };
+    }
+
+    /// Something was said about the permit.
+    fn note_permit(&self, note: &Note) {
+        match note {
+            Note::Permit { permit, exclusive } => {
+                let (is_connected, is_fenced, handle) = {
+                    let link = self.link.lock();
+                    let refused = link.standing.refused.as_ref();
+                    let is_fenced = refused.is_some_and(|refused| refused.answer == "fenced");
+                    (link.is_connected, is_fenced, link.handle.clone())
+                };
+                if !is_connected {
+                    return self.gate.connected(*permit, *exclusive);
+                }
+                let is_back = is_fenced && permit.holder == self.replica.fileset().config.replica.0;
+                if is_back {
+                    // Before anybody hears that it is here.
+                    self.link.lock().standing.refused = None;
+                }
+                if let Err(error) = self.gate.told(*permit) {
+                    mezzo_replica::say!("mezzo: could not note who holds the permit: {error}");
+                }
+                if let Some(handle) = handle.filter(|_| is_back) {
+                    // What was refused goes under the new epoch, once what happened meanwhile is here.
+                    handle.end(Reason::Wanted, "the permit is here again");
+                    self.again.notify_one();
+                }
+            }
+            Note::PermitRecalled(epoch) => self.gate.recalled(*epoch),
+            Note::PermitDenied(denied) => self.gate.denied(denied.message.clone()),
+            _ => {}
+        }
+    }
+
     /// Records behind `acknowledged` that were made here, and their bytes with the data that is still to be sent.
     fn pending(&self, acknowledged: Recno) -> Result<(u64, u64), mezzo_replica::Error> {
         let reader = self.replica.log_reader()?;
@@ -314,6 +385,7 @@ impl Shared {
     }
 
     fn note(&self, peer: ReplicaId, note: &Note) {
+        self.note_permit(note);
         let mut link = self.link.lock();
         match note {
             Note::Open { replica, acknowledged } => {
@@ -470,7 +542,7 @@ async fn connect(
     let rules = Arc::new(ClientRules { shared: shared.clone() });
     let session = Session {
         hub: hub.clone(),
-        role: Role::Client { takes_snapshot: true },
+        role: Role::Client { takes_snapshot: true, permit: shared.gate.epoch() },
         fetches: shared.fetches.clone(),
         rules,
         events,
@@ -478,9 +550,14 @@ async fn connect(
     };
     let mut driving = std::pin::pin!(drive(stream, session));
     let mut is_ending = false;
+    let mut durable = hub.durable();
     let ended = loop {
         tokio::select! {
             ended = &mut driving => break ended,
+            Ok(()) = durable.changed() => {
+                durable.borrow_and_update();
+                shared.gate.came();
+            }
             Ok(()) = stands.changed() => {
                 let standing = stands.borrow_and_update().clone();
                 shared.link.lock().standing = standing;
@@ -493,6 +570,7 @@ async fn connect(
         }
     };
     shared.link.lock().handle = None;
+    shared.gate.disconnected();
     Ok(ended)
 }
 

@@ -177,7 +177,7 @@ impl Link {
                 };
                 let client = Session {
                     hub: Hub::start(replicas.1, Arc::new(())).unwrap(),
-                    role: Role::Client { takes_snapshot: false },
+                    role: Role::Client { takes_snapshot: false, permit: 0 },
                     fetches: asked,
                     rules: Arc::new(Open { brings: limits.brings }),
                     events: told,
@@ -712,7 +712,7 @@ mod over_tls {
                     let stream = certified.connector.connect(name(), stream).await.unwrap();
                     let session = Session {
                         hub: Hub::start(client.replica.clone(), Arc::new(())).unwrap(),
-                        role: Role::Client { takes_snapshot: false },
+                        role: Role::Client { takes_snapshot: false, permit: 0 },
                         fetches: asked,
                         rules: Arc::new(Open { brings: false }),
                         events,

@@ -153,6 +153,8 @@ struct State {
     /// How many were ever let in.
     entered: u64,
     waiting: Vec<(Instant, Box<dyn Waiting>)>,
+    /// Commands that wait.
+    takers: usize,
     admitted: Vec<Box<dyn Waiting>>,
     /// Why it could not be stolen.
     denied: Option<String>,
@@ -191,6 +193,7 @@ impl Gate {
             inside: 0,
             entered: 0,
             waiting: Vec::new(),
+            takers: 0,
             admitted: Vec::new(),
             denied: None,
             is_ended: false,
@@ -200,18 +203,18 @@ impl Gate {
         Ok(Arc::new(Gate { own, policy, state, changed: Condvar::new() }))
     }
 
-    /// Sees to those who wait, in a thread of its own, until [`Gate::end`]. `pending` tells whether there is something that the server
-    /// has not acknowledged; `office` asks who keeps the permit.
+    /// Sees to those who wait, in a thread of its own, until [`Gate::end`]. `look` tells whether there is something that the server has
+    /// not acknowledged, and up to where its log is here; `office` asks who keeps the permit.
     pub fn serve(
         self: &Arc<Gate>,
         replica: &Arc<Replica>,
-        pending: impl Fn() -> bool + Send + 'static,
+        look: impl Fn() -> (bool, u64) + Send + 'static,
         office: impl Fn(Move) + Send + Sync + 'static,
     ) -> io::Result<()> {
         self.state.lock().office = Some(Arc::new(Box::new(office)));
         let (gate, replica) = (self.clone(), Arc::downgrade(replica));
         let started = Instant::now();
-        let run = move || while gate.see_to_all(&replica, &pending, started) {};
+        let run = move || while gate.see_to_all(&replica, &look, started) {};
         std::thread::Builder::new().name("permit".into()).spawn(run).map(drop)
     }
 
@@ -254,19 +257,33 @@ impl Gate {
         let until = Instant::now() + Duration::from_secs(self.policy.wait_seconds);
         state.waiting.push((until, waiting));
         let asked = state.holder.want();
-        self.admit(&mut state);
+        self.changed.notify_all();
         self.act(state, asked);
+    }
+
+    /// More of the server's log is here: those who wait for it may go on.
+    pub fn came(&self) {
+        if !self.state.lock().waiting.is_empty() {
+            self.changed.notify_all();
+        }
     }
 
     /// Those who wait now get in, whatever is recalled next.
     fn admit(&self, state: &mut State) {
         if !state.exclusive || state.holder.lets_in() {
+            if state.waiting.is_empty() {
+                if state.takers > 0 {
+                    // It is for a command.
+                    self.changed.notify_all();
+                }
+                return;
+            }
+            state.holder.let_in();
             let admitted: Vec<_> = state.waiting.drain(..).map(|(_, waiting)| waiting).collect();
             state.inside += admitted.len();
             state.entered += admitted.len() as u64;
             state.admitted.extend(admitted);
         }
-        self.changed.notify_all();
     }
 
     /// Does what the holder says, without the lock: the answer may come at once.
@@ -296,7 +313,7 @@ impl Gate {
         let mut state = self.state.lock();
         state.exclusive = exclusive;
         let step = state.holder.connected(permit);
-        self.admit(&mut state);
+        self.changed.notify_all();
         self.act(state, step);
     }
 
@@ -311,7 +328,7 @@ impl Gate {
         let mut state = self.state.lock();
         let step = state.holder.is(permit);
         self.write_down(&mut state)?;
-        self.admit(&mut state);
+        self.changed.notify_all();
         self.act(state, step);
         Ok(())
     }
@@ -360,29 +377,37 @@ impl Gate {
         }
     }
 
-    /// Waits for the permit, also with what was made under one that was taken away. `steal` is called once more where it has to be
-    /// asked for in another way. The error says why it is not here.
-    pub fn take(self: &Arc<Gate>, within: Duration, steal: Option<&dyn Fn()>) -> Result<Pass, String> {
+    /// Waits for the permit, also for what was made under one that was taken away; with `steal` it is taken from who can't be reached,
+    /// or does not give it back. The error says why it is not here.
+    pub fn take(self: &Arc<Gate>, within: Duration, steal: bool) -> Result<Pass, String> {
         let until = Instant::now() + within;
         let mut state = self.state.lock();
         if !state.exclusive {
             return Err("all may write in this fileset (permit.mode is optimistic)".to_owned());
         }
         state.denied = None;
+        state.takers += 1;
         let step = state.holder.resume();
-        self.act(state, step);
-        if let Some(steal) = steal {
-            steal();
-        }
+        self.act(state, if steal { Some(Move::Steal) } else { step });
         let mut state = self.state.lock();
         loop {
             if state.holder.lets_in() {
+                state.holder.let_in();
+                state.takers -= 1;
                 return Ok(self.pass(&mut state));
             }
             if let Some(why) = state.denied.take() {
+                state.takers -= 1;
                 return Err(why);
             }
+            if let Some(step) = state.holder.want() {
+                // It was here, and went before this looked.
+                self.act(state, Some(step));
+                state = self.state.lock();
+                continue;
+            }
             if state.is_ended || self.changed.wait_until(&mut state, until).timed_out() {
+                state.takers -= 1;
                 state.holder.want_no_more();
                 let Permit { holder, .. } = state.holder.permit();
                 return Err(match holder {
@@ -411,7 +436,7 @@ impl Gate {
     fn see_to_all(
         self: &Arc<Gate>,
         replica: &Weak<Replica>,
-        pending: &dyn Fn() -> bool,
+        look: &dyn Fn() -> (bool, u64),
         started: Instant,
     ) -> bool {
         let (seen, exclusive) = {
@@ -420,9 +445,11 @@ impl Gate {
         };
         let Some(replica) = replica.upgrade() else { return false };
         let used = exclusive && replica.has_writers();
-        let is_pending = exclusive && pending();
+        let (is_pending, received) = if exclusive { look() } else { (false, 0) };
         drop(replica);
         let mut state = self.state.lock();
+        state.holder.received(received);
+        self.admit(&mut state);
         let now = Instant::now();
         let mut out = Vec::new();
         let is_ended = state.is_ended;
@@ -436,7 +463,9 @@ impl Gate {
         let admitted = std::mem::take(&mut state.admitted);
         if admitted.is_empty() && out.is_empty() {
             // What came in since the look may be used.
-            let usage = Usage { is_in_use: used || state.inside > 0 || state.entered != seen, is_pending };
+            let is_in_use = used || state.inside > 0 || state.entered != seen;
+            let is_awaited = !state.waiting.is_empty() || state.takers > 0;
+            let usage = Usage { is_in_use: is_in_use || is_awaited && state.holder.is_new(), is_pending };
             let step =
                 if state.exclusive { state.holder.tick(started.elapsed().as_secs(), usage) } else { None };
             if step.is_some() {
@@ -447,7 +476,7 @@ impl Gate {
             if is_ended {
                 return false;
             }
-            let is_urgent = !state.waiting.is_empty() || state.holder.is_recalled();
+            let is_urgent = is_awaited || state.holder.is_recalled();
             match (is_urgent, state.exclusive) {
                 (true, _) => drop(self.changed.wait_for(&mut state, OFTEN)),
                 (false, true) => drop(self.changed.wait_for(&mut state, SELDOM)),

@@ -106,6 +106,11 @@ impl Keeper {
         Ok(vec![self.give(replica, last, true)])
     }
 
+    /// Who is asked to give it back, and of which epoch.
+    pub fn recalls(&self) -> Option<(ReplicaId, u64)> {
+        self.recalled_at.map(|_| (ReplicaId(self.permit.holder), self.permit.epoch))
+    }
+
     /// A replica that waits went away.
     pub fn forget(&mut self, replica: ReplicaId) {
         self.waiting.retain(|waiting| *waiting != replica);
@@ -138,6 +143,10 @@ pub struct Holder {
     is_asked: bool,
     /// Another needs it.
     is_recalled: bool,
+    /// Nobody was let in yet since it came: those who waited for it are, even if it is recalled at once.
+    is_new: bool,
+    /// Up to where the server's log is here.
+    received: u64,
     /// Since when nobody here uses it.
     unused_since: Option<u64>,
 }
@@ -156,6 +165,8 @@ pub struct Usage {
 pub enum Move {
     /// Ask for it.
     Ask,
+    /// Have it taken from who can't be reached, or does not give it back.
+    Steal,
     /// Give back that of this epoch.
     GiveBack(u64),
 }
@@ -193,9 +204,24 @@ impl Holder {
         self.permit.holder == self.replica
     }
 
-    /// Whether a change may begin.
+    /// Whether a change may begin: what was done under the permit before is here, and nobody else needs it.
     pub fn lets_in(&self) -> bool {
-        self.holds() && !self.is_recalled
+        self.holds() && self.received >= self.permit.at && (self.is_new || !self.is_recalled)
+    }
+
+    /// Whether nobody was let in since it came.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Those who waited are let in.
+    pub fn let_in(&mut self) {
+        self.is_new = false;
+    }
+
+    /// The server's log is here up to this record.
+    pub fn received(&mut self, upto: u64) {
+        self.received = self.received.max(upto);
     }
 
     /// Whether it can be had without waiting for somebody else.
@@ -235,6 +261,7 @@ impl Holder {
         let held = self.holds().then_some(self.permit.epoch);
         self.permit = permit;
         if self.holds() {
+            self.is_new = held != Some(permit.epoch);
             (self.is_wanted, self.is_asked, self.unused_since) = (false, false, None);
             return None;
         }
@@ -276,7 +303,7 @@ impl Holder {
         }
         let epoch = self.permit.epoch;
         self.permit.holder = 0;
-        (self.is_recalled, self.is_asked, self.unused_since) = (false, false, None);
+        (self.is_recalled, self.is_asked, self.is_new, self.unused_since) = (false, false, false, None);
         Some(Move::GiveBack(epoch))
     }
 
@@ -339,7 +366,12 @@ mod tests {
         assert_eq!(holder.want(), None);
         // Another has it before.
         assert_eq!(holder.is(permit(4, C, 8, false)), None);
-        assert_eq!((holder.is(permit(5, A, 9, false)), holder.lets_in()), (None, true));
+        assert_eq!((holder.is(permit(5, A, 9, false)), holder.lets_in()), (None, false));
+        // What the last one did is not here.
+        holder.received(8);
+        assert!(!holder.lets_in());
+        holder.received(9);
+        assert!(holder.lets_in());
         assert_eq!(holder.tick(10, Usage { is_in_use: true, is_pending: false }), None);
         assert_eq!(holder.tick(100, UNUSED), None);
         assert_eq!(holder.tick(100 + KEPT_UNUSED - 1, UNUSED), None);
@@ -356,6 +388,8 @@ mod tests {
         holder.recalled(2);
         assert!(holder.lets_in(), "that is another epoch's");
         holder.recalled(1);
+        assert!(holder.lets_in(), "somebody waits for it");
+        holder.let_in();
         assert!(!holder.lets_in() && holder.holds());
         assert_eq!(holder.tick(1, Usage { is_in_use: false, is_pending: true }), None);
         assert_eq!(holder.want(), None);
@@ -366,6 +400,7 @@ mod tests {
     #[test]
     fn who_is_not_connected_keeps_it_until_it_hears_that_it_was_stolen() {
         let mut holder = Holder::new(A, permit(3, A, 7, false), None);
+        holder.received(7);
         assert!(holder.lets_in());
         assert_eq!(holder.tick(1000, UNUSED), None);
         assert_eq!(holder.tick(1000 + KEPT_UNUSED, UNUSED), None);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
-use super::message::{Body, Message, Permit, Records, Refused, Snapshot};
+use super::message::{Ack, Body, Message, Permit, Records, Refused, Snapshot};
 use super::*;
 
 const SERVER: ReplicaId = ReplicaId(100);
@@ -388,6 +388,43 @@ fn who_may_read_only_and_who_lost_the_permit_are_refused_and_nothing_is_done() {
         assert_eq!(refusal(&acts).unwrap().answer, "fenced");
         assert!(!acts.iter().any(|act| matches!(act, Act::Apply(_))));
     }
+}
+
+#[test]
+fn without_the_permit_records_are_held_back_and_a_lost_one_is_told_of() {
+    let (mut client, server) = (Log::default(), Log::default());
+    client.make(ReplicaId(1));
+    let reads = |acts: &[Act]| acts.iter().any(|act| matches!(act, Act::Read { .. }));
+    let free_permit = Permit { epoch: 4, ..Permit::default() };
+    let account = Account { exclusive: true, permit: free_permit, ..free() };
+    let (mut c, mut s, acts) = opened(account.clone(), &server, &client);
+    assert!(!reads(&acts), "{acts:?}");
+    // It is given, and told with the records.
+    let given = Permit { epoch: 5, holder: 1, ..free_permit };
+    let acts = s.on(Event::PermitIs(given));
+    let Act::Send(told) = &acts[0] else { panic!("{acts:?}") };
+    let acts = c.on(Event::Message(told.clone()));
+    assert!(acts.contains(&Act::Note(Note::Permit { permit: given, exclusive: true })) && reads(&acts));
+    let acts = c.on(Event::Read(client.batch(Recno(0), Recno(1), |_| false)));
+    let Act::Send(records) = &acts[0] else { panic!("{acts:?}") };
+    assert!(s.on(Event::Message(records.clone())).iter().any(|act| matches!(act, Act::Apply(_))));
+    // Given back, nothing more is sent.
+    c.on(Event::Message(Body::Ack(Ack { upto: 1 }).into()));
+    c.on(Event::PermitIs(Permit::default()));
+    assert!(!reads(&c.on(Event::Durable(Recno(2)))));
+
+    // Who had one that was stolen sends under it, and is refused.
+    let (mut c, _) = Client::new(client.facts(ReplicaId(1)), false, None);
+    c.set_permit(3);
+    let mut s = Server::new(server.facts(SERVER), account);
+    let (_, hello) = Client::new(client.facts(ReplicaId(1)), false, None);
+    let Act::Send(hello) = &hello[0] else { panic!("{hello:?}") };
+    let acts = s.on(Event::Message(hello.clone()));
+    let Act::Send(welcome) = &acts[0] else { panic!("{acts:?}") };
+    assert!(reads(&c.on(Event::Message(welcome.clone()))));
+    let acts = c.on(Event::Read(client.batch(Recno(0), Recno(1), |_| false)));
+    let Act::Send(records) = &acts[0] else { panic!("{acts:?}") };
+    assert_eq!(refusal(&s.on(Event::Message(records.clone()))).unwrap().answer, "fenced");
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod invite;
 pub mod log;
 mod mount;
 mod online;
+pub mod permit;
 mod pin;
 mod redo;
 mod reintegrate;
@@ -76,6 +77,8 @@ pub enum Command {
     Online(online::Arguments),
     /// End the connection to the server, and make none until told to
     Offline(online::Arguments),
+    /// Show who may write, where one at a time may; have the permit here, give it back, or take it away
+    Permit(permit::Arguments),
     /// Have files here whether anybody opens them or not
     Pin(pin::Arguments),
     /// Have them here no more than others
@@ -110,6 +113,7 @@ pub fn run(command: Command) -> Ending {
         Command::Clone(arguments) => clone::run(arguments),
         Command::Sync(arguments) => sync::run(arguments),
         Command::Online(arguments) => online::run(arguments, true),
+        Command::Permit(arguments) => permit::run(arguments),
         Command::Offline(arguments) => online::run(arguments, false),
         Command::Pin(arguments) => pin::run(arguments),
         Command::Unpin(arguments) => pin::run_unpin(arguments),

@@ -6,9 +6,11 @@ mod server;
 
 use mezzo_net::server::ClientStatus;
 use mezzo_net::upstream::LinkStatus;
+use mezzo_replica::gate::PermitStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::behind::{Process, Showing, Submount};
+use crate::commands::permit::Deed;
 use crate::undoing::{Report, Wish};
 use crate::{demand, reintegrating};
 
@@ -43,6 +45,13 @@ pub enum Request {
     Online {
         /// Which of them.
         online: bool,
+    },
+    /// Who may write, where one at a time may; or do something about it.
+    Permit {
+        /// What.
+        deed: Option<Deed>,
+        /// How long it may take.
+        seconds: u64,
     },
     /// Make an invitation to the fileset.
     Invite(Invitation),
@@ -92,6 +101,8 @@ pub enum Answer {
     Reintegrated(reintegrating::Report),
     /// To [`Request::Exchange`] and [`Request::Online`].
     Link(LinkStatus),
+    /// To [`Request::Permit`]: how it is afterwards.
+    Permit(PermitStatus),
     /// To [`Request::Invite`].
     Invited {
         /// The link.

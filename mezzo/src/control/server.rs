@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mezzo_core::mapping::{Mapper, Others, Toward};
+use mezzo_replica::gate::{Entrance, Pass};
 use mezzo_replica::undo::Audience;
 use mezzo_replica::{Caller, Replica};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
+use crate::commands::permit::Deed;
 use crate::links::Links;
 use crate::{Failure, reintegrating, undoing};
 
@@ -125,6 +127,33 @@ impl Daemon {
         }
     }
 
+    /// The right to change something, which may have to be waited for.
+    fn pass(&self) -> Result<Option<Pass>, Failure> {
+        let Some(gate) = self.replica.gate().filter(|gate| gate.is_exclusive()) else { return Ok(None) };
+        let within = Duration::from_secs(self.replica.fileset().config.permit.wait_seconds);
+        let failed = |why: String| Failure::Failed(format!("could not get the permit to write: {why}"));
+        match gate.enter() {
+            Entrance::Open(pass) => Ok(Some(pass)),
+            Entrance::Closed => gate.take(within, false).map(Some).map_err(failed),
+            Entrance::Refused(_) => Err(failed("mezzo permit tells more".to_owned())),
+        }
+    }
+
+    fn permit(&self, deed: Option<Deed>, seconds: u64) -> Result<Answer, Failure> {
+        let none =
+            || Failure::Failed("there is no permit: the fileset has no server, and is none".to_owned());
+        let gate = self.replica.gate().ok_or_else(none)?;
+        let within = Duration::from_secs(seconds);
+        let failed = |what: &str, why: String| Failure::Failed(format!("could not {what} the permit: {why}"));
+        match deed {
+            None => {}
+            Some(Deed::Get) => drop(gate.take(within, false).map_err(|why| failed("get", why))?),
+            Some(Deed::Steal) => drop(gate.take(within, true).map_err(|why| failed("steal", why))?),
+            Some(Deed::Release) => gate.give_back(within).map_err(|why| failed("give back", why))?,
+        }
+        Ok(Answer::Permit(gate.status()))
+    }
+
     fn decide(&self, line: &[u8], asker: &Caller) -> Answer {
         match serde_json::from_slice(line) {
             Ok(Request::Status) => Answer::Status(Status {
@@ -138,6 +167,7 @@ impl Daemon {
                 Err(error) => Answer::Failed { message: error.to_string() },
             },
             Ok(Request::Undo(wish)) => answer(self.in_log(asker).and_then(|asker| {
+                let _pass = if wish.dry_run { None } else { self.pass()? };
                 let undone = wish.carry_out(&self.replica, &asker, &*self.audience);
                 undone.map(Answer::Undone).map_err(|error| Failure::Failed(error.to_string()))
             })),
@@ -147,6 +177,7 @@ impl Daemon {
             Ok(Request::Take(given)) => {
                 self.reintegrate(asker, |replica, audience| given.carry_out(replica, audience))
             }
+            Ok(Request::Permit { deed, seconds }) => answer(self.permit(deed, seconds)),
             Ok(Request::Exchange { seconds }) => answer(self.links.exchange(seconds)),
             Ok(Request::Online { online }) => answer(self.links.set_online(online)),
             Ok(Request::Invite(wanted)) => answer(self.links.invite(&self.replica, &wanted)),

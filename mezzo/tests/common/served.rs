@@ -13,6 +13,8 @@ use super::{Host, eventually, mezzo, succeeds};
 /// test panicked, the isolated namespace ends what is left.
 pub struct Served {
     area: TempDir,
+    /// Where it is offered, each time.
+    address: String,
     clones: Vec<PathBuf>,
 }
 
@@ -22,7 +24,9 @@ impl Served {
         let area = TempDir::new_in(Host::Ext4.enter()).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(area.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let served = Served { area, clones: Vec::new() };
+        // Nobody else gets the same one so soon.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let served = Served { area, address: free.to_string(), clones: Vec::new() };
         std::fs::create_dir(served.tree()).unwrap();
         fill(&served.tree());
         succeeds(mezzo().arg("init").arg(served.tree()));
@@ -32,7 +36,7 @@ impl Served {
     /// Begins to offer it.
     pub fn serve(&self) {
         let state = self.area.path().join("state");
-        succeeds(mezzo().args(["serve", "--listen", "127.0.0.1:0", "--state"]).arg(state).arg(self.tree()));
+        succeeds(mezzo().args(["serve", "--listen", &self.address, "--state"]).arg(state).arg(self.tree()));
     }
 
     /// The server's directory.

@@ -24,6 +24,7 @@ mod names;
 mod own;
 mod ownership;
 mod past;
+mod permit;
 mod programs;
 mod ranges;
 mod recording;

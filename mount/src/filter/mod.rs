@@ -45,6 +45,7 @@ pub struct Filter {
     pub(crate) notifier: Notifier,
     /// Held while the kernel is told that an object has another node.
     pub(crate) telling: Mutex<()>,
+    pub(crate) later: audience::Later,
 }
 
 pub(crate) type Outcome<T> = Result<T, Errno>;

@@ -33,6 +33,8 @@ pub enum Role {
     Client {
         /// See there.
         takes_snapshot: bool,
+        /// The epoch of the permit that it has, or had when it made what it did not send yet; 0 for none.
+        permit: u64,
     },
     /// The server, for a client that was let in.
     Server(Account),
@@ -253,9 +255,10 @@ where
 
 fn begin(role: Role, facts: Facts, partial: Option<(Position, u64)>) -> (Machine, Vec<Act>) {
     match role {
-        Role::Client { takes_snapshot } => {
+        Role::Client { takes_snapshot, permit } => {
             let takes = takes_snapshot && (facts.last == Recno::NONE || partial.is_some());
-            let (client, acts) = Client::new(facts, takes, partial);
+            let (mut client, acts) = Client::new(facts, takes, partial);
+            client.set_permit(permit);
             (Machine::Client(Box::new(client)), acts)
         }
         Role::Server(account) => (Machine::Server(Box::new(Server::new(facts, account))), Vec::new()),
