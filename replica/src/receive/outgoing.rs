@@ -34,16 +34,7 @@ impl Outgoing {
 
     /// Whether the record is sent.
     pub fn sends(&self, record: &Record) -> bool {
-        let is_local = matches!(
-            record.change,
-            Change::Disable { .. }
-                | Change::Amend { .. }
-                | Change::Alias { .. }
-                | Change::Epoch { .. }
-                | Change::Snapshot { .. }
-                | Change::Noop
-        );
-        !is_local && !self.disabled.contains(&record.origin)
+        crate::exchange::is_sent(record) && !self.disabled.contains(&record.origin)
     }
 }
 
