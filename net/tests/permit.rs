@@ -148,7 +148,7 @@ fn it_is_not_stolen_from_who_is_connected_and_has_time_left() {
     let (a, b) = (offer.client("a", Rights::ReadWrite), offer.client("b", Rights::ReadWrite));
     let pass = a.gate().take(PATIENCE, false).unwrap();
     let why = b.gate().take(PATIENCE, true).unwrap_err();
-    assert!(why.contains("is connected, and has 30 s left"), "{why}");
+    assert!(why.contains("is connected and has 30 s left"), "{why}");
     assert!(a.gate().status().here && !b.gate().status().here);
     // It was asked to give it back, all the same.
     drop(pass);

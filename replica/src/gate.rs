@@ -133,7 +133,7 @@ pub trait Waiting: Send {
     fn go_on(self: Box<Self>, outcome: Result<Pass, i32>);
 }
 
-/// What the gate asks of who keeps the permit. It may come back from there at once.
+/// What the gate asks of who keeps the permit, in that order: it is called with the gate's lock, and only sends.
 type Office = Box<dyn Fn(Move) + Send + Sync>;
 
 /// The gate of one replica.
@@ -159,7 +159,7 @@ struct State {
     /// Why it could not be stolen.
     denied: Option<String>,
     is_ended: bool,
-    office: Option<Arc<Office>>,
+    office: Option<Office>,
 }
 
 impl std::fmt::Debug for Gate {
@@ -211,7 +211,7 @@ impl Gate {
         look: impl Fn() -> (bool, u64) + Send + 'static,
         office: impl Fn(Move) + Send + Sync + 'static,
     ) -> io::Result<()> {
-        self.state.lock().office = Some(Arc::new(Box::new(office)));
+        self.state.lock().office = Some(Box::new(office));
         let (gate, replica) = (self.clone(), Arc::downgrade(replica));
         let started = Instant::now();
         let run = move || while gate.see_to_all(&replica, &look, started) {};
@@ -286,14 +286,12 @@ impl Gate {
         }
     }
 
-    /// Does what the holder says, without the lock: the answer may come at once.
+    /// Does what the holder says, before anybody else has it say something: who asks for it anew must not overtake who gives it back.
     fn act(&self, mut state: parking_lot::MutexGuard<'_, State>, step: Option<Move>) {
         if let Err(error) = self.write_down(&mut state) {
             crate::say!("mezzo: could not note who holds the permit: {error}");
         }
-        let office = state.office.clone();
-        drop(state);
-        if let (Some(step), Some(office)) = (step, office) {
+        if let (Some(step), Some(office)) = (step, &state.office) {
             office(step);
         }
     }
@@ -439,9 +437,9 @@ impl Gate {
         look: &dyn Fn() -> (bool, u64),
         started: Instant,
     ) -> bool {
-        let (seen, exclusive) = {
+        let (seen, was_inside, exclusive) = {
             let state = self.state.lock();
-            (state.entered, state.exclusive)
+            (state.entered, state.inside > 0, state.exclusive)
         };
         let Some(replica) = replica.upgrade() else { return false };
         let used = exclusive && replica.has_writers();
@@ -462,8 +460,8 @@ impl Gate {
         }
         let admitted = std::mem::take(&mut state.admitted);
         if admitted.is_empty() && out.is_empty() {
-            // What came in since the look may be used.
-            let is_in_use = used || state.inside > 0 || state.entered != seen;
+            // What was made during the look may be open, or not sent, whatever it found.
+            let is_in_use = used || was_inside || state.inside > 0 || state.entered != seen;
             let is_awaited = !state.waiting.is_empty() || state.takers > 0;
             let usage = Usage { is_in_use: is_in_use || is_awaited && state.holder.is_new(), is_pending };
             let step =
