@@ -165,6 +165,7 @@ mod tests {
             ["alias", "-", "0123456789abcdef-1 is fedcba9876543210-1"],
             ["epoch", "-", "2 of fedcba9876543210, taken"],
             ["undo of 9: rename", "c.txt -> a.txt", ""],
+            ["snapshot", "-", "record 22 of fedcba9876543210, as the 5 records that follow"],
         ];
         let told: Vec<_> = samples::all()
             .iter()

@@ -148,8 +148,8 @@ fn about_records() -> Vec<Change> {
         Change::Amend { record: there(7), change: Box::new(create(7, b"kept.txt")) },
         Change::Alias { object: object(1), stands_for: ObjectId(there(1)) },
         Change::Epoch { epoch: 2, holder: THERE, cause: EpochCause::Taken, ended_at: Recno(22) },
-        Change::Snapshot { of: THERE, at: Recno(22), records: 5, heads: [there(22), here(3)].into() },
         Change::UndoOf { record: here(9), change: Box::new(rename(b"c.txt", b"a.txt", Displaced::Nothing)) },
+        Change::Snapshot { of: THERE, at: Recno(22), records: 5, heads: [there(22), here(3)].into() },
     ]
 }
 

@@ -4,7 +4,7 @@ use mezzo_core::record::Removed;
 use mezzo_core::{Attributes, Change, ObjectId};
 
 /// Every word of [`Change::kind`].
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 20] = [
     "create",
     "mkdir",
     "symlink",
@@ -24,6 +24,7 @@ pub const KINDS: [&str; 19] = [
     "alias",
     "epoch",
     "undo",
+    "snapshot",
 ];
 
 /// Where a change took place, by the paths that it keeps for people.

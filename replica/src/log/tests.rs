@@ -521,13 +521,13 @@ fn a_later_minor_version_can_be_read_and_not_written() {
     let (directory, bytes, _) = small_log();
     let path = segments(directory.path())[0].clone();
     let mut later = bytes[..76].to_vec();
-    later[10] = 2;
+    later[10] = 3;
     let checksum = crc32c_of(&later);
     later.extend(checksum.to_le_bytes());
     later.extend(&bytes[80..]);
     fs::write(&path, later).unwrap();
     assert_eq!(read_all(directory.path()), records(1..=5));
-    assert!(matches!(Log::open(directory.path()), Err(LogError::Newer { minor: 2, .. })));
+    assert!(matches!(Log::open(directory.path()), Err(LogError::Newer { minor: 3, .. })));
 }
 
 /// CRC-32C bit by bit, as a second opinion.

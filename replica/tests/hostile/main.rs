@@ -312,7 +312,7 @@ fn heads_of_segments() {
         assert!(seen(&scene.root(), false).len() == 1);
     };
     check(0, b"KML1", "this is not a segment of a log");
-    check(8, &[3], "version 3.1");
+    check(8, &[3], "version 3.2");
     check(12, &[0xff, 0xff, 0xff, 0xff], "can't have 4294967295 bytes");
     check(12, &[0, 0x10], "can't have 4096 bytes");
     check(12, &[88], "does not match its checksum");

@@ -129,7 +129,7 @@ mod tests {
             let passed: Vec<u64> = passed.map(|record| record.recno.0).collect();
             assert_eq!(passed, expected, "{arguments:?} {path:?}");
         };
-        let all: Vec<u64> = (1..=24).collect();
+        let all: Vec<u64> = (1..=25).collect();
         check(&[], None, &all);
         check(&["--user", &UID.to_string()], None, &all);
         check(&["--user", "root"], None, &[]);
@@ -141,8 +141,8 @@ mod tests {
         check(&["--kind", "mkdir", "--kind", "rmdir"], None, &[2, 8]);
         check(&["--kind", "rename"], None, &[9, 10, 11, 24]);
         check(&["--kind", "undo"], None, &[24]);
-        check(&["--since", "39s"], None, &[21, 22, 23, 24]);
-        check(&["--since", "2001-09-09T01:47:04.005Z"], None, &[24]);
+        check(&["--since", "39s"], None, &[21, 22, 23, 24, 25]);
+        check(&["--since", "2001-09-09T01:47:04.005Z"], None, &[24, 25]);
         check(&[], Some("src"), &[2, 3, 8]);
         check(&[], Some("src/l"), &[3]);
         check(&[], Some("c.txt"), &[9, 10, 24]);

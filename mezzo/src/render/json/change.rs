@@ -219,6 +219,8 @@ mod tests {
             json!({ "kind": "alias", "object": id(1), "stands_for": "fedcba9876543210-1" }),
             json!({ "kind": "epoch", "new_epoch": 2, "holder": "fedcba9876543210", "cause": "taken", "ended_at": 22 }),
             json!({ "kind": "undo", "record": id(9), "change": { "kind": "rename", "to": "a.txt" } }),
+            json!({ "kind": "snapshot", "of": "fedcba9876543210", "at": 22, "records": 5,
+                "heads": ["fedcba9876543210-22", id(3)] }),
         ];
         let samples = samples::all();
         assert_eq!(samples.len(), rows.len());
