@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mezzo_core::session::message::{Hello, Refused};
-use mezzo_core::session::{Account, Event, Note, Reason};
+use mezzo_core::session::{Account, Note, Reason};
 use mezzo_core::{Change, DataVersion, FilesetId, Kind, ObjectId, Record, ReplicaId};
 use mezzo_replica::Replica;
 use mezzo_replica::undo::Audience;
@@ -509,15 +509,5 @@ fn gives_rights(change: &Change) -> bool {
         Change::Make { state, .. } if state.xattrs.iter().any(|xattr| *xattr.name == *CAPABILITY) => true,
         Change::UndoOf { change, .. } => gives_rights(change),
         change => made_by(change).is_some_and(|(kind, mode)| kind == Kind::File && mode & SET_ID != 0),
-    }
-}
-
-/// For tests and the like: something said to all sessions of a fileset.
-impl Served {
-    /// Tells all sessions.
-    pub fn tell_all(&self, event: &Event) {
-        self.live.lock().values().for_each(|live| {
-            live.handle.tell(event.clone());
-        });
     }
 }
